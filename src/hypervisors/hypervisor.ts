@@ -1,0 +1,325 @@
+import type { InstallationId, VmId } from "../lib/ids.ts";
+
+/**
+ * The contract between Drover and a hypervisor. A driver turns a host's URI into a connection; a connection has
+ * about ten required members, and optional ones for abilities that not every hypervisor has. An ability that is
+ * lacking is absent: there is no method that throws "not supported".
+ *
+ * Every call that changes something is idempotent by observation: called again after it already took effect
+ * (killed before the record), it finds its own effect and succeeds.
+ */
+
+export type Hypervisor = "kvm" | "xen";
+export type GuestType = "hvm" | "pvh" | "pv";
+export type DriverName = "libvirt" | "xl" | "sim";
+export type Accelerator = "auto" | "kvm" | "tcg";
+
+/** Power as a hypervisor shows it. `unknown` is never reported by a driver: it is what a silent host leaves. */
+export type ObservedPower = "running" | "paused" | "saved" | "off" | "crashed";
+
+/** What a host can do for a guest type, as declared by its driver and found by its probe. */
+export const CAPABILITIES = [
+  "start",
+  "stop",
+  "gracefulStop",
+  "reboot",
+  "reset",
+  "pause",
+  "consoleLog",
+  "volumes",
+  "directKernel",
+  "firmwareBios",
+  "events",
+] as const;
+export type Capability = (typeof CAPABILITIES)[number];
+
+export type HypervisorErrorReason =
+  /** No connection, or it broke, or the host does not answer: the call may or may not have happened. */
+  | "unreachable"
+  /** Our own deadline passed: the call may still run on the host. */
+  | "timeout"
+  /** The caller's signal ended the call: it may still run on the host. */
+  | "aborted"
+  | "host-key-unknown"
+  | "authentication"
+  | "not-found"
+  | "already-exists"
+  /** The domain is in a state that does not allow the call. */
+  | "invalid-state"
+  /** The host refused the specification: wrong, whoever asks and however often. */
+  | "invalid-spec"
+  | "no-capacity"
+  | "storage-full"
+  | "unsupported"
+  /** Another operation of the hypervisor is under way on the domain. */
+  | "busy"
+  | "failed";
+
+const RETRYABLE: ReadonlySet<HypervisorErrorReason> = new Set([
+  "unreachable",
+  "timeout",
+  "busy",
+  "failed",
+]);
+
+/** The one error of all drivers. `retryable` says whether the same call can succeed later without a change. */
+export class HypervisorError extends Error {
+  override readonly name = "HypervisorError";
+  readonly reason: HypervisorErrorReason;
+  readonly retryable: boolean;
+  /** Facts for the client, such as the fingerprint of an unknown host key. */
+  readonly details: Readonly<Record<string, string>> | undefined;
+
+  constructor(
+    reason: HypervisorErrorReason,
+    message: string,
+    options: { cause?: unknown; retryable?: boolean; details?: Readonly<Record<string, string>> } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.reason = reason;
+    this.retryable = options.retryable ?? RETRYABLE.has(reason);
+    this.details = options.details;
+  }
+}
+
+/** What comes with every call to a host. */
+export interface Call {
+  /** Ends the wait for the call; what was sent may still happen. */
+  readonly signal: AbortSignal;
+  /** Our own limit for one request to the host, in milliseconds. */
+  readonly timeoutMs: number;
+  /**
+   * Called in the same tick as the write to the host; throws when the caller has lost the right to change it
+   * (its lease is over). A driver calls it before each request that can change the host.
+   */
+  readonly beforeSend: () => void;
+}
+
+/** Credentials of a host, decrypted for the connection only. */
+export interface HostCredentials {
+  readonly ssh?: { readonly privateKey: string; readonly knownHosts?: string };
+  readonly tls?: { readonly caCertificate: string; readonly clientCertificate: string; readonly clientKey: string };
+}
+
+export interface HostTarget {
+  readonly uri: string;
+  readonly credentials: HostCredentials;
+  readonly accelerator: Accelerator;
+  readonly installationId: InstallationId;
+}
+
+export interface HostDriver {
+  readonly name: DriverName;
+  /** URI schemes, without the colon, that this driver serves, such as `qemu+ssh`. */
+  readonly schemes: readonly string[];
+  /** Checks a URI without touching the host. Returns what it says, or what is wrong with it. */
+  parseUri(uri: string): ParsedHostUri | { readonly error: string };
+  /** What the driver can do at best; a host offers what is declared here and found by its probe. */
+  declares(hypervisor: Hypervisor, guestType: GuestType): ReadonlySet<Capability>;
+  /** Opens a connection. Rejects with a HypervisorError (`unreachable`, `host-key-unknown`, `authentication`). */
+  connect(target: HostTarget, options: { readonly signal: AbortSignal }): Promise<HostConnection>;
+}
+
+export interface ParsedHostUri {
+  readonly hypervisor: Hypervisor;
+  /** The URI in its canonical form; holds no secret. */
+  readonly uri: string;
+}
+
+/** One connection to one host. It never reconnects by itself: when it is lost, `onClose` says so once. */
+export interface HostConnection {
+  /** What the host is and has. */
+  probe(call: Call): Promise<HostFacts>;
+  /** Everything on the host, complete, or an error: never a part. */
+  inventory(call: Call): Promise<HostInventory>;
+  /** One domain, or null when the host says that there is none of this UUID. */
+  observeDomain(uuid: string, call: Call): Promise<ObservedDomain | null>;
+  /** Makes the domain known to the host, switched off. The same UUID again: the definition is replaced. */
+  defineDomain(spec: DomainSpec, call: Call): Promise<void>;
+  /** Starts a defined domain. One that runs already is left alone. */
+  startDomain(uuid: string, call: Call): Promise<void>;
+  /** Asks the guest to power off (ACPI or its like) and returns at once. */
+  requestShutdown(uuid: string, call: Call): Promise<void>;
+  /** Cuts the power. One that is off already is left alone. */
+  forceOffDomain(uuid: string, call: Call): Promise<void>;
+  /** Makes the host forget a domain that is off, with all that belongs to the definition, not its volumes. None: fine. */
+  removeDomain(uuid: string, call: Call): Promise<void>;
+  /** Calls the listener at every change that the host tells of by itself. Returns how to stop. */
+  watch(listener: (event: HostEvent) => void): () => void;
+  /** Calls the listener once when the connection is lost, with the reason. */
+  onClose(listener: (error: HypervisorError) => void): void;
+  close(): Promise<void>;
+
+  readonly pause?: {
+    pauseDomain(uuid: string, call: Call): Promise<void>;
+    resumeDomain(uuid: string, call: Call): Promise<void>;
+  };
+  /** Asks the guest to restart by itself and returns at once. */
+  readonly rebootDomain?: (uuid: string, call: Call) => Promise<void>;
+  /** Restarts the machine as its reset button does, whatever the guest does. */
+  readonly resetDomain?: (uuid: string, call: Call) => Promise<void>;
+  readonly volumes?: VolumeAbility;
+  readonly consoleLog?: ConsoleLogAbility;
+}
+
+export interface VolumeAbility {
+  /** The volume, or null when the pool has none of this name. Refreshes nothing by itself. */
+  observeVolume(ref: VolumeRef, call: Call): Promise<ObservedVolume | null>;
+  /** Makes an empty volume. One of this name that is there already is left as it is. */
+  createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume>;
+  /** Writes the volume's content from its beginning; `sizeBytes` is what the source will give. */
+  uploadVolume(ref: VolumeRef, source: AsyncIterable<Uint8Array>, sizeBytes: number, call: Call): Promise<void>;
+  /** Grows the volume to this capacity; never shrinks it. */
+  growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void>;
+  /** Deletes the volume. None: fine. */
+  deleteVolume(ref: VolumeRef, call: Call): Promise<void>;
+  /** Names of all volumes in the pool that start with the prefix, read anew from the pool. */
+  listVolumes(pool: string, prefix: string, call: Call): Promise<readonly ObservedVolume[]>;
+}
+
+export interface ConsoleLogAbility {
+  /** The last bytes of the serial console's log; empty when the guest has written nothing yet. */
+  readConsoleLog(domain: DomainRef, maxBytes: number, call: Call): Promise<Uint8Array>;
+  /** Removes the log and its rotated parts. None: fine. */
+  deleteConsoleLog(domain: DomainRef, call: Call): Promise<void>;
+}
+
+/** A domain by what never changes in it, with the pool that holds its console log. */
+export interface DomainRef {
+  readonly uuid: string;
+  readonly name: string;
+  readonly pool: string;
+}
+
+export interface VolumeRef {
+  readonly pool: string;
+  readonly name: string;
+}
+
+export type VolumeFormat = "raw" | "qcow2";
+
+export interface VolumeSpec extends VolumeRef {
+  readonly format: VolumeFormat;
+  readonly capacityBytes: number;
+}
+
+export interface ObservedVolume extends VolumeRef {
+  readonly path: string;
+  readonly capacityBytes: number;
+  readonly allocationBytes: number;
+}
+
+/** All that a driver needs to define a guest. Everything is resolved: no defaults are chosen below this line. */
+export interface DomainSpec {
+  readonly uuid: VmId;
+  /** `<vm name>-<last 12 hex digits of the id>`. */
+  readonly name: string;
+  readonly installationId: InstallationId;
+  readonly guestType: GuestType;
+  readonly cpuCount: number;
+  readonly memoryMib: number;
+  readonly boot:
+    | { readonly kind: "firmware"; readonly firmware: "bios" }
+    | {
+        readonly kind: "kernel";
+        readonly kernel: VolumeRef;
+        readonly initrd: VolumeRef | null;
+        readonly commandLine: string;
+      };
+  readonly disks: readonly DomainDisk[];
+  readonly nics: readonly DomainNic[];
+  /** The pool whose directory holds the serial console's log. */
+  readonly consolePool: string;
+}
+
+export interface DomainDisk {
+  readonly name: string;
+  readonly volume: VolumeRef;
+  readonly format: VolumeFormat;
+}
+
+export interface DomainNic {
+  readonly name: string;
+  readonly network: string;
+  readonly macAddress: string;
+}
+
+export interface HostFacts {
+  /** The machine's own UUID where it tells one: the same machine registered twice is refused by it. */
+  readonly hostUuid: string | null;
+  readonly hostname: string;
+  readonly hypervisor: Hypervisor;
+  readonly hypervisorVersion: string;
+  /** Version of the toolstack, such as libvirt's. */
+  readonly toolstackVersion: string;
+  readonly architecture: string;
+  readonly cpu: {
+    readonly model: string;
+    readonly count: number;
+    readonly sockets: number;
+    readonly coresPerSocket: number;
+    readonly threadsPerCore: number;
+  };
+  readonly memoryMib: number;
+  readonly numaCells: readonly NumaCell[];
+  /** What guests run on here: hardware, or plain emulation (`tcg`); null where it does not apply. */
+  readonly accelerator: "kvm" | "tcg" | null;
+  readonly guestTypes: readonly { readonly guestType: GuestType; readonly capabilities: readonly Capability[] }[];
+}
+
+export interface NumaCell {
+  readonly id: number;
+  readonly memoryMib: number;
+  readonly cpus: readonly number[];
+}
+
+export interface HostInventory {
+  readonly domains: readonly ObservedDomain[];
+  readonly networks: readonly ObservedNetwork[];
+  readonly pools: readonly ObservedPool[];
+  readonly memoryFreeMib: number | null;
+}
+
+export interface ObservedDomain {
+  readonly uuid: string;
+  readonly name: string;
+  readonly power: ObservedPower;
+  /** Why, in the hypervisor's word, such as `shutdown`, `destroyed`, `crashed`, `ioerror`; null where it tells none. */
+  readonly reason: string | null;
+  readonly cpuCount: number;
+  readonly memoryMib: number;
+  /** Whose domain this is by the mark it carries; null where it carries none. */
+  readonly installationId: string | null;
+  readonly vmId: string | null;
+  readonly autostart: boolean;
+}
+
+export interface ObservedNetwork {
+  readonly name: string;
+  readonly uuid: string | null;
+  readonly active: boolean;
+  readonly bridge: string | null;
+  /** `nat`, `route`, `bridge`, `isolated` and so on, as the host calls it. */
+  readonly mode: string;
+}
+
+export interface ObservedPool {
+  readonly name: string;
+  readonly uuid: string | null;
+  readonly active: boolean;
+  /** `dir`, `logical`, `rbd` and so on, as the host calls it. */
+  readonly type: string;
+  readonly path: string | null;
+  readonly capacityBytes: number;
+  readonly availableBytes: number;
+}
+
+/** What a host tells by itself. A hint to look, never a proof. */
+export type HostEvent =
+  | {
+      readonly kind: "domain-changed";
+      readonly uuid: string;
+      readonly detail: string;
+    }
+  /** The driver lost track (a queue overflowed, it reconnected inside): a complete inventory is due. */
+  | { readonly kind: "resync" };

@@ -1,0 +1,122 @@
+import type { z } from "zod";
+import type { Tx } from "../db/transaction.ts";
+import type { Call, HostConnection } from "../hypervisors/hypervisor.ts";
+import type { DroverError } from "../lib/errors.ts";
+import type { HostId, OperationId, ProjectId } from "../lib/ids.ts";
+import type { JsonObject } from "../lib/json.ts";
+
+/**
+ * How a piece of work is written down: a table of steps with their undo. The runner knows how to record, resume,
+ * retry and undo steps; a kind knows only what each step does.
+ */
+
+/** The operation as its steps see it. `input` never changes after it was queued. */
+export interface OperationContext<Input> {
+  readonly id: OperationId;
+  readonly kind: string;
+  readonly projectId: ProjectId | null;
+  readonly input: Input;
+}
+
+/** What a step has at hand. `host` is there exactly when the step names a host. */
+export interface StepContext<Input> {
+  readonly operation: OperationContext<Input>;
+  /** Aborts when the operation is cancelled or superseded, the step's time is over, or the worker lost its right. */
+  readonly signal: AbortSignal;
+  /** To be given to each call of the host's connection; limits come from the step. */
+  readonly call: Call;
+  readonly host: HostConnection | null;
+  /** True when this step may have run before (its row was there): look before acting. */
+  readonly resumed: boolean;
+  /** Runs a transaction that commits only while this worker still has the right to the operation. */
+  transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /** Progress inside a long step, such as bytes sent; written at most once a second. */
+  progress(done: number, total: number, unit: "bytes" | "items"): void;
+}
+
+/** What the undo of a step has at hand; `found` is what `find` recorded, null when it never came so far. */
+export interface UndoContext<Input, Found> extends StepContext<Input> {
+  readonly found: Found | null;
+}
+
+/**
+ * One idempotent part of an operation. The order is: find (observe; what it found is recorded), run (act),
+ * record (in the transaction that marks the step done). Killed anywhere in between, it starts again with the
+ * recorded find.
+ */
+export interface Step<Input, Found extends JsonObject = JsonObject> {
+  readonly name: string;
+  /** The host that this step talks to; null: none. Told from the input and the inventory, when the step begins. */
+  readonly host?: (tx: Tx, input: Input) => Promise<HostId | null>;
+  /** Leaves the step out: recorded as succeeded at once. Told from the input only. */
+  readonly skip?: (input: Input) => boolean;
+  /** Limit of one attempt, in seconds; 60 without. */
+  readonly timeoutSeconds?: number | ((input: Input) => number);
+  /** Attempts at a retryable failure, first one included; 5 without. An unreachable host does not count. */
+  readonly maxAttempts?: number;
+  readonly find?: (context: StepContext<Input>) => Promise<Found>;
+  readonly run: (context: StepContext<Input> & { readonly found: Found | null }) => Promise<JsonObject | undefined>;
+  /** Inventory changes that commit together with the step's record. */
+  readonly record?: (tx: Tx, operation: OperationContext<Input>, result: JsonObject | undefined) => Promise<void>;
+  /** Takes back what this operation did in this step, however far it came. Idempotent. */
+  readonly undo?: (context: UndoContext<Input, Found>) => Promise<void>;
+  /** Inventory changes that commit together with the record of the undo. */
+  readonly recordUndo?: (tx: Tx, operation: OperationContext<Input>) => Promise<void>;
+}
+
+/** What the check at the operation's turn says: go on, nothing to do, or why not. */
+export type Admission = { readonly kind: "run" } | { readonly kind: "done" } | { readonly kind: "refuse"; readonly error: DroverError };
+
+/** How an operation ended, for `onEnd`. */
+export type OperationOutcome =
+  | { readonly state: "succeeded" }
+  | { readonly state: "failed" | "cancelled" | "attention"; readonly error: DroverError; readonly undone: boolean };
+
+export interface OperationKind<Input> {
+  /** `<resource>.<verb>`, such as `vm.create`. */
+  readonly name: string;
+  readonly input: z.ZodType<Input>;
+  readonly steps: readonly Step<Input>[];
+  /** From being queued to being given up, in seconds. */
+  readonly deadlineSeconds: number | ((input: Input) => number);
+  /** Goes forward until done or `attention`: a failure is not undone. Stop and delete. */
+  readonly forwardOnly?: boolean;
+  /** Cancels what is queued before it on its exclusive subjects and aborts what runs. Forced stop and delete. */
+  readonly overtakes?: boolean | ((input: Input) => boolean);
+  /** Asked in a transaction when its turn has come: states are checked here, not when it is queued. */
+  readonly admit?: (tx: Tx, operation: OperationContext<Input>) => Promise<Admission>;
+  /** In the transaction that ends the operation, whatever the end. */
+  readonly onEnd?: (tx: Tx, operation: OperationContext<Input>, outcome: OperationOutcome) => Promise<void>;
+}
+
+export interface Subject {
+  readonly kind: "vm" | "image" | "volume" | "network" | "host";
+  readonly id: string;
+  readonly mode: "shared" | "exclusive";
+}
+
+/** What a client sees of the subjects: `targets` of an operation. */
+export interface Target {
+  readonly kind: Subject["kind"];
+  readonly id: string;
+  readonly name: string;
+}
+
+export interface EnqueueRequest<Input> {
+  readonly kind: OperationKind<Input>;
+  readonly input: Input;
+  readonly subjects: readonly Subject[];
+  readonly targets: readonly Target[];
+  readonly projectId: ProjectId | null;
+  /** Names of the hosts that it touches, as far as known now. */
+  readonly hosts: readonly string[];
+  /** Who asked: `token:<name>` or `system`. */
+  readonly actor: string;
+  readonly requestId: string | null;
+}
+
+/** Checks a step's types where it is written and forgets them, so that steps stand in one list. */
+export function step<Input, Found extends JsonObject>(definition: Step<Input, Found>): Step<Input> {
+  // Found is written and read only by this step, through its own record in the database.
+  return definition as unknown as Step<Input>;
+}
