@@ -1,0 +1,73 @@
+/**
+ * What the daemon tells unasked. Subscribe with connectDomainEventCallbackRegisterAny and an `eventId`
+ * of domainEventId (virDomainEventID). Adding an event: one entry here, one in domainEventId.
+ */
+import { type Codec, int, string, struct, uhyper } from "../codec.ts";
+import type { Domain } from "../structures.ts";
+import { domain, type TypedParam, typedParams } from "../structures.ts";
+
+const JOB_STATS_MAX = 64;
+
+/** One event. `callbackId` is what the registration returned. Numbers as in libvirt's enums. */
+export type DomainEvent = { readonly callbackId: number; readonly domain: Domain } & (
+  | { readonly kind: "lifecycle"; readonly event: number; readonly detail: number }
+  | { readonly kind: "reboot" }
+  | {
+      readonly kind: "ioError";
+      readonly srcPath: string;
+      readonly devAlias: string;
+      readonly action: number;
+      readonly reason: string;
+    }
+  | { readonly kind: "balloonChange"; readonly actual: bigint }
+  | { readonly kind: "deviceRemoved"; readonly devAlias: string }
+  | { readonly kind: "deviceRemovalFailed"; readonly devAlias: string }
+  | { readonly kind: "agentLifecycle"; readonly state: number; readonly reason: number }
+  | { readonly kind: "jobCompleted"; readonly params: readonly TypedParam[] }
+);
+
+export type DomainEventKind = DomainEvent["kind"];
+
+/** virDomainEventID of the events we read, for registering. `ioError` is the form that has a reason. */
+export const domainEventId = {
+  lifecycle: 0,
+  reboot: 1,
+  ioError: 6,
+  balloonChange: 13,
+  deviceRemoved: 15,
+  agentLifecycle: 18,
+  jobCompleted: 21,
+  deviceRemovalFailed: 22,
+} as const satisfies Record<DomainEventKind, number>;
+
+type Body<K extends DomainEventKind> = Omit<Extract<DomainEvent, { kind: K }>, "kind">;
+
+/** How each kind of event is numbered (a remote_procedure) and laid out. */
+type EventTable = {
+  readonly [K in DomainEventKind]: { readonly number: number; readonly body: Codec<Body<K>> };
+};
+
+const eventTable: EventTable = {
+  lifecycle: { number: 318, body: struct({ callbackId: int, domain, event: int, detail: int }) },
+  reboot: { number: 319, body: struct({ callbackId: int, domain }) },
+  ioError: {
+    number: 324,
+    body: struct({ callbackId: int, domain, srcPath: string, devAlias: string, action: int, reason: string }),
+  },
+  balloonChange: { number: 331, body: struct({ callbackId: int, domain, actual: uhyper }) },
+  deviceRemoved: { number: 333, body: struct({ callbackId: int, domain, devAlias: string }) },
+  agentLifecycle: { number: 348, body: struct({ callbackId: int, domain, state: int, reason: int }) },
+  jobCompleted: {
+    number: 363,
+    body: struct({ callbackId: int, domain, params: typedParams(JOB_STATS_MAX) }),
+  },
+  deviceRemovalFailed: { number: 367, body: struct({ callbackId: int, domain, devAlias: string }) },
+};
+
+/** The events by the number their message has on the wire. */
+export const eventsByNumber: ReadonlyMap<number, { kind: DomainEventKind; body: Codec<unknown> }> = new Map(
+  Object.entries(eventTable).map(([kind, { number, body }]) => [
+    number,
+    { kind: kind as DomainEventKind, body },
+  ]),
+);
