@@ -6,7 +6,8 @@ import type { InstallationId, VmId } from "../lib/ids.ts";
  * lacking is absent: there is no method that throws "not supported".
  *
  * Every call that changes something is idempotent by observation: called again after it already took effect
- * (killed before the record), it finds its own effect and succeeds.
+ * (killed before the record), it finds its own effect and succeeds. What a call would change must carry the mark
+ * of the target's installation: else it rejects with `foreign` and changes nothing.
  */
 
 export type Hypervisor = "kvm" | "xen";
@@ -44,6 +45,8 @@ export type HypervisorErrorReason =
   | "authentication"
   | "not-found"
   | "already-exists"
+  /** The domain carries another installation's mark, or none: it is listed and observed, but never changed. */
+  | "foreign"
   /** The domain is in a state that does not allow the call. */
   | "invalid-state"
   /** The host refused the specification: wrong, whoever asks and however often. */
@@ -55,12 +58,7 @@ export type HypervisorErrorReason =
   | "busy"
   | "failed";
 
-const RETRYABLE: ReadonlySet<HypervisorErrorReason> = new Set([
-  "unreachable",
-  "timeout",
-  "busy",
-  "failed",
-]);
+const RETRYABLE: ReadonlySet<HypervisorErrorReason> = new Set(["unreachable", "timeout", "busy", "failed"]);
 
 /** The one error of all drivers. `retryable` says whether the same call can succeed later without a change. */
 export class HypervisorError extends Error {
@@ -98,7 +96,11 @@ export interface Call {
 /** Credentials of a host, decrypted for the connection only. */
 export interface HostCredentials {
   readonly ssh?: { readonly privateKey: string; readonly knownHosts?: string };
-  readonly tls?: { readonly caCertificate: string; readonly clientCertificate: string; readonly clientKey: string };
+  readonly tls?: {
+    readonly caCertificate: string;
+    readonly clientCertificate: string;
+    readonly clientKey: string;
+  };
 }
 
 export interface HostTarget {
@@ -134,15 +136,24 @@ export interface HostConnection {
   inventory(call: Call): Promise<HostInventory>;
   /** One domain, or null when the host says that there is none of this UUID. */
   observeDomain(uuid: string, call: Call): Promise<ObservedDomain | null>;
-  /** Makes the domain known to the host, switched off. The same UUID again: the definition is replaced. */
+  /**
+   * Makes the domain known to the host, switched off. The same UUID again: the definition is replaced, which shows
+   * at the next start. Another domain of this name: `already-exists`.
+   */
   defineDomain(spec: DomainSpec, call: Call): Promise<void>;
-  /** Starts a defined domain. One that runs already is left alone. */
+  /**
+   * Starts a defined domain. One that runs or is paused already is left alone; none of this UUID: `not-found`, as in
+   * all calls below save removeDomain. A disk, kernel or network that is missing rejects and leaves the domain off.
+   */
   startDomain(uuid: string, call: Call): Promise<void>;
-  /** Asks the guest to power off (ACPI or its like) and returns at once. */
+  /** Asks the guest to power off (ACPI or its like) and returns at once. One that is off already is left alone. */
   requestShutdown(uuid: string, call: Call): Promise<void>;
   /** Cuts the power. One that is off already is left alone. */
   forceOffDomain(uuid: string, call: Call): Promise<void>;
-  /** Makes the host forget a domain that is off, with all that belongs to the definition, not its volumes. None: fine. */
+  /**
+   * Makes the host forget a domain that is off or crashed, with all that belongs to the definition, not its volumes.
+   * None: fine. One that is on: `invalid-state`.
+   */
   removeDomain(uuid: string, call: Call): Promise<void>;
   /** Calls the listener at every change that the host tells of by itself. Returns how to stop. */
   watch(listener: (event: HostEvent) => void): () => void;
@@ -150,11 +161,12 @@ export interface HostConnection {
   onClose(listener: (error: HypervisorError) => void): void;
   close(): Promise<void>;
 
+  /** Pausing a paused domain and resuming a running one are fine; one that is off: `invalid-state`. */
   readonly pause?: {
     pauseDomain(uuid: string, call: Call): Promise<void>;
     resumeDomain(uuid: string, call: Call): Promise<void>;
   };
-  /** Asks the guest to restart by itself and returns at once. */
+  /** Asks the guest to restart by itself and returns at once. One that is off: `invalid-state`, as in resetDomain. */
   readonly rebootDomain?: (uuid: string, call: Call) => Promise<void>;
   /** Restarts the machine as its reset button does, whatever the guest does. */
   readonly resetDomain?: (uuid: string, call: Call) => Promise<void>;
@@ -162,14 +174,23 @@ export interface HostConnection {
   readonly consoleLog?: ConsoleLogAbility;
 }
 
+/** A pool that the host does not have rejects with `not-found`, one without room with `storage-full`. */
 export interface VolumeAbility {
   /** The volume, or null when the pool has none of this name. Refreshes nothing by itself. */
   observeVolume(ref: VolumeRef, call: Call): Promise<ObservedVolume | null>;
   /** Makes an empty volume. One of this name that is there already is left as it is. */
   createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume>;
-  /** Writes the volume's content from its beginning; `sizeBytes` is what the source will give. */
-  uploadVolume(ref: VolumeRef, source: AsyncIterable<Uint8Array>, sizeBytes: number, call: Call): Promise<void>;
-  /** Grows the volume to this capacity; never shrinks it. */
+  /**
+   * Writes the volume's content from its beginning; `sizeBytes` is what the source will give, and another amount
+   * rejects. The call's time limit is for each answer of the host, not for the source. No such volume: `not-found`.
+   */
+  uploadVolume(
+    ref: VolumeRef,
+    source: AsyncIterable<Uint8Array>,
+    sizeBytes: number,
+    call: Call,
+  ): Promise<void>;
+  /** Grows the volume to this capacity; never shrinks it. No such volume: `not-found`. */
   growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void>;
   /** Deletes the volume. None: fine. */
   deleteVolume(ref: VolumeRef, call: Call): Promise<void>;
@@ -264,7 +285,10 @@ export interface HostFacts {
   readonly numaCells: readonly NumaCell[];
   /** What guests run on here: hardware, or plain emulation (`tcg`); null where it does not apply. */
   readonly accelerator: "kvm" | "tcg" | null;
-  readonly guestTypes: readonly { readonly guestType: GuestType; readonly capabilities: readonly Capability[] }[];
+  readonly guestTypes: readonly {
+    readonly guestType: GuestType;
+    readonly capabilities: readonly Capability[];
+  }[];
 }
 
 export interface NumaCell {
