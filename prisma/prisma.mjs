@@ -34,7 +34,8 @@ function hasNativeEngine() {
 /** Identifies what the generated client is made from: the schema, the generator's version, the settings. */
 function generationKey() {
   const hash = createHash("sha256");
-  for (const file of [SCHEMA, CONFIG, join(cli, "package.json")]) hash.update(readFileSync(file)).update("\0");
+  for (const file of [SCHEMA, CONFIG, join(cli, "package.json")])
+    hash.update(readFileSync(file)).update("\0");
   return hash.digest("hex");
 }
 
@@ -56,10 +57,18 @@ function refuseShadowDatabase(/** @type {string[]} */ args) {
 /** @returns {number} the exit status of the CLI */
 function runCli(/** @type {string[]} */ args) {
   /** @type {NodeJS.ProcessEnv} */
-  const env = { CHECKPOINT_DISABLE: "1", PRISMA_HIDE_UPDATE_MESSAGE: "1", ...process.env };
+  const env = {
+    CHECKPOINT_DISABLE: "1",
+    PRISMA_HIDE_UPDATE_MESSAGE: "1",
+    ...process.env,
+  };
   if (!hasNativeEngine()) env.PRISMA_SCHEMA_ENGINE_BINARY ??= STAND_IN;
   const options = { stdio: /** @type {const} */ ("inherit"), env, cwd: ROOT };
-  const result = spawnSync(process.execPath, [join(cli, "build/index.js"), ...args, "--config", CONFIG], options);
+  const result = spawnSync(
+    process.execPath,
+    [join(cli, "build/index.js"), ...args, "--config", CONFIG],
+    options,
+  );
   if (result.error) throw result.error;
   return result.status ?? 1;
 }

@@ -69,10 +69,20 @@ export async function canConnect(/** @type {string} */ url) {
     return null;
   } catch (error) {
     const { username, hostname, port } = new URL(url);
-    if (error.code === "3D000") return { code: "P1003", message: `Database \`${databaseName(url)}\` does not exist` };
+    if (error.code === "3D000")
+      return {
+        code: "P1003",
+        message: `Database \`${databaseName(url)}\` does not exist`,
+      };
     if (error.code === "28P01" || error.code === "28000")
-      return { code: "P1000", message: `Authentication failed against database server, the provided database credentials for \`${username}\` are not valid.` };
-    return { code: "P1001", message: `Can't reach database server at \`${hostname}:${port || 5432}\`\n\n${error.message}` };
+      return {
+        code: "P1000",
+        message: `Authentication failed against database server, the provided database credentials for \`${username}\` are not valid.`,
+      };
+    return {
+      code: "P1001",
+      message: `Can't reach database server at \`${hostname}:${port || 5432}\`\n\n${error.message}`,
+    };
   }
 }
 
@@ -89,7 +99,11 @@ function typed(connection) {
   connection.queryRaw = async (query) => {
     const { fields, rows } = await performIO(query);
     const columnTypes = fields.map((field) => TYPE_BY_OID.get(field.dataTypeID) ?? Type.Text);
-    return { columnNames: fields.map((field) => field.name), columnTypes, rows };
+    return {
+      columnNames: fields.map((field) => field.name),
+      columnTypes,
+      rows,
+    };
   };
   if (connection.startTransaction) {
     const start = connection.startTransaction.bind(connection);
@@ -105,7 +119,12 @@ function typed(connection) {
 async function connectToShadowDatabase(/** @type {string} */ url) {
   const name = `prisma_migrate_shadow_db_${randomUUID()}`;
   await execute(url, `CREATE DATABASE "${name}"`);
-  const connection = typed(await new PrismaPg({ connectionString: withDatabase(url, name), max: 2 }).connect());
+  const connection = typed(
+    await new PrismaPg({
+      connectionString: withDatabase(url, name),
+      max: 2,
+    }).connect(),
+  );
   const dispose = connection.dispose.bind(connection);
   connection.dispose = async () => {
     await dispose();

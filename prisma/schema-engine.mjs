@@ -23,14 +23,22 @@ function option(/** @type {string} */ name) {
 
 /** Writes a line to standard error in the form that the CLI reads. */
 function log(/** @type {"INFO" | "ERROR"} */ level, /** @type {string} */ message, fields = {}) {
-  const line = { timestamp: new Date().toISOString(), level, fields: { message, ...fields }, target: "schema_engine::logger" };
+  const line = {
+    timestamp: new Date().toISOString(),
+    level,
+    fields: { message, ...fields },
+    target: "schema_engine::logger",
+  };
   writeSync(2, `${JSON.stringify(line)}\n`);
 }
 
 function readDatasource() {
   const datasource = JSON.parse(option("--datasource")[0] ?? "{}");
   if (datasource.shadowDatabaseUrl) {
-    log("ERROR", "shadowDatabaseUrl is refused: the engine would empty that database.", { error_code: "P1014", is_panic: false });
+    log("ERROR", "shadowDatabaseUrl is refused: the engine would empty that database.", {
+      error_code: "P1014",
+      is_panic: false,
+    });
     process.exit(1);
   }
   return /** @type {{ url?: string }} */ (datasource);
@@ -47,7 +55,10 @@ async function runCommand(/** @type {string | undefined} */ command, /** @type {
           (error) => ({ code: "P1014", message: error.message }),
         );
   if (failure) {
-    log("ERROR", failure.message, { error_code: failure.code, is_panic: false });
+    log("ERROR", failure.message, {
+      error_code: failure.code,
+      is_panic: false,
+    });
     return 1;
   }
   log("INFO", "ok");
@@ -59,7 +70,9 @@ async function loadWasm() {
   const directory = dirname(require.resolve("@prisma/schema-engine-wasm"));
   const bindings = await import(pathToFileURL(join(directory, "schema_engine_bg.js")).href);
   const bytes = readFileSync(join(directory, "schema_engine_bg.wasm"));
-  const { instance } = await WebAssembly.instantiate(bytes, { "./schema_engine_bg.js": bindings });
+  const { instance } = await WebAssembly.instantiate(bytes, {
+    "./schema_engine_bg.js": bindings,
+  });
   bindings.__wbg_set_wasm(instance.exports);
   instance.exports.__wbindgen_start();
   globalThis.PRISMA_WASM_PANIC_REGISTRY = {
@@ -85,12 +98,28 @@ async function serve(/** @type {string | undefined} */ url) {
     const { id, method, params } = JSON.parse(line);
     if (method === undefined) continue; // the reply to our own `print`
     try {
-      const result = method === "createDatabase" ? { databaseName: await createDatabase(url) } : await call(await newEngine(), method, params);
+      const result =
+        method === "createDatabase"
+          ? { databaseName: await createDatabase(url) }
+          : await call(await newEngine(), method, params);
       send({ id, jsonrpc: "2.0", result: result ?? {} });
     } catch (error) {
       const known = error?.code ? { error_code: error.code } : {};
-      const data = { is_panic: false, message: error?.message ?? String(error), meta: error?.meta ?? null, ...known };
-      send({ id, jsonrpc: "2.0", error: { code: COMMAND_FAILED, message: "An error happened. Check the data field for details.", data } });
+      const data = {
+        is_panic: false,
+        message: error?.message ?? String(error),
+        meta: error?.meta ?? null,
+        ...known,
+      };
+      send({
+        id,
+        jsonrpc: "2.0",
+        error: {
+          code: COMMAND_FAILED,
+          message: "An error happened. Check the data field for details.",
+          data,
+        },
+      });
     }
   }
 }
@@ -100,12 +129,21 @@ async function call(engine, /** @type {string} */ method, params) {
   if (method === "getDatabaseVersion") return engine.version(params);
   if (method === "diff") {
     const { exitCode, stdout } = await engine.diff(params);
-    if (stdout != null) send({ id: PRINT_CALL_ID, jsonrpc: "2.0", method: "print", params: { content: stdout } });
+    if (stdout != null)
+      send({
+        id: PRINT_CALL_ID,
+        jsonrpc: "2.0",
+        method: "print",
+        params: { content: stdout },
+      });
     return { exitCode, stdout: null };
   }
   // These two look the shadow database's schema up in the engine's cache, which only devDiagnostic fills.
   if (method === "evaluateDataLoss" || method === "createMigration")
-    await engine.devDiagnostic({ migrationsList: params.migrationsList, filters: params.filters });
+    await engine.devDiagnostic({
+      migrationsList: params.migrationsList,
+      filters: params.filters,
+    });
   return engine[method](params);
 }
 

@@ -1,0 +1,4 @@
+/** The database cannot be used as it is: the start stops, and the message says what a person has to do. */
+export class DatabaseSetupError extends Error {
+  override readonly name = "DatabaseSetupError";
+}
