@@ -131,6 +131,10 @@ function setupCommands({ dir, name, ownNetwork, maskKvm }, namespace) {
   if (ownNetwork) {
     // /sys shows the network namespace it was mounted in.
     commands.push(["mount", "-t", "sysfs", "sysfs", "/sys"], ["ip", "link", "set", "lo", "up"]);
+    // libvirt resolves its own name when asked for it; no name server is in reach.
+    const hosts = join(dir, "hosts");
+    writeFileSync(hosts, `127.0.0.1 localhost ${name}\n`);
+    commands.push(["mount", "--bind", hosts, "/etc/hosts"]);
   }
   commands.push(...cgroupCommands(namespace.cgroups));
   // A private /run also hides the sockets of D-Bus and systemd: libvirt would register its guests there.

@@ -54,5 +54,4 @@ async function configure(namespace: Namespace, link: Link): Promise<void> {
   await execa("ip", ["link", "set", link.machineEnd, "up"]);
   await runInside(namespace, "ip", ["address", "add", `${link.hostAddress}/30`, "dev", HOST_END]);
   await runInside(namespace, "ip", ["link", "set", HOST_END, "up"]);
-  await runInside(namespace, "ip", ["route", "add", "default", "via", link.machineAddress]);
 }
