@@ -1,0 +1,82 @@
+import type { Db, Tx } from "../db/transaction.ts";
+import type { OperationId } from "../lib/ids.ts";
+import type { JsonObject } from "../lib/json.ts";
+
+/** What a key is scoped to. `projectId` is the nil UUID outside projects. */
+export interface KeyScope {
+  readonly tokenId: string;
+  readonly projectId: string;
+  readonly method: string;
+  readonly path: string;
+  readonly key: string;
+}
+
+/** The first answer to a key, as it is given again: secrets left out, the operation by its id. */
+export interface StoredAnswer {
+  readonly requestHash: Uint8Array;
+  readonly status: number;
+  /** Wrapped, for an answer may have no body. */
+  readonly body: JsonObject | null;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly operationId: OperationId | null;
+}
+
+/** How long a key is kept, in hours; DESIGN: "kept 24 h". */
+export const KEY_LIFETIME_HOURS = 24;
+const HOUR_MS = 3_600_000;
+
+// Sets our advisory locks apart from those of other kinds over the same 64 bits.
+const LOCK_SEED = 7420;
+
+/**
+ * Takes the key until the transaction ends. False: another request holds it and is not answered yet. The lock is
+ * given back after the commit is visible, so whoever gets it next sees the stored answer (in a new statement).
+ */
+export async function lockKey(tx: Tx, scope: KeyScope): Promise<boolean> {
+  const text = JSON.stringify([scope.tokenId, scope.projectId, scope.method, scope.path, scope.key]);
+  const rows = await tx.$queryRaw<{ locked: boolean }[]>`
+    SELECT pg_try_advisory_xact_lock(hashtextextended(${text}, ${LOCK_SEED})) AS locked`;
+  return rows[0]?.locked === true;
+}
+
+/** The stored answer of a key that is not older than a day; null: the key is free. */
+export async function findAnswer(tx: Tx, scope: KeyScope, now: Date): Promise<StoredAnswer | null> {
+  const row = await tx.idempotencyKey.findUnique({
+    where: { tokenId_projectId_method_path_key: scope },
+  });
+  if (row === null || row.createdAt.getTime() <= oldest(now).getTime()) return null;
+  return {
+    requestHash: row.requestHash,
+    status: row.status,
+    body: row.body as JsonObject | null,
+    headers: row.headers as Record<string, string>,
+    operationId: row.operationId as OperationId | null,
+  };
+}
+
+/** Keeps the answer of a key, in the transaction of the change that it answers. An outlived one is replaced. */
+export async function saveAnswer(tx: Tx, scope: KeyScope, answer: StoredAnswer, now: Date): Promise<void> {
+  const values = {
+    requestHash: Uint8Array.from(answer.requestHash),
+    status: answer.status,
+    body: answer.body ?? {},
+    headers: answer.headers,
+    operationId: answer.operationId,
+    createdAt: now,
+  };
+  await tx.idempotencyKey.upsert({
+    where: { tokenId_projectId_method_path_key: scope },
+    create: { ...scope, ...values },
+    update: values,
+  });
+}
+
+/** Deletes outlived keys; returns how many. Called now and then by any process. */
+export async function deleteOutlivedKeys(db: Db, now: Date): Promise<number> {
+  const { count } = await db.idempotencyKey.deleteMany({ where: { createdAt: { lt: oldest(now) } } });
+  return count;
+}
+
+function oldest(now: Date): Date {
+  return new Date(now.getTime() - KEY_LIFETIME_HOURS * HOUR_MS);
+}
