@@ -1,4 +1,6 @@
 /** A client of libvirt's RPC protocol. See docs/checklists/add-a-libvirt-procedure.md. */
+export { connectLibvirt } from "./connect.ts";
+export type { LibvirtConnection } from "./connection.ts";
 export { errorCode, errorDomain } from "./error-codes.ts";
 export {
   CallTimeoutError,
@@ -12,6 +14,8 @@ export type { CallOptions, ConnectOptions, KeepaliveOptions, SshTransport, Trans
 export type { Procedure } from "./procedure.ts";
 export { type DomainEvent, type DomainEventKind, domainEventId } from "./procedures/events.ts";
 export * from "./procedures/index.ts";
+export { LibvirtSession, type SessionOptions, type SessionState } from "./session.ts";
+export type { DownloadStream } from "./streams.ts";
 export {
   type Domain,
   type Network,

@@ -5,6 +5,7 @@
 import { type Codec, int, string, struct, uhyper } from "../codec.ts";
 import type { Domain } from "../structures.ts";
 import { domain, type TypedParam, typedParams } from "../structures.ts";
+import { XdrReader } from "../xdr.ts";
 
 const JOB_STATS_MAX = 64;
 
@@ -64,10 +65,25 @@ const eventTable: EventTable = {
   deviceRemovalFailed: { number: 367, body: struct({ callbackId: int, domain, devAlias: string }) },
 };
 
-/** The events by the number their message has on the wire. */
-export const eventsByNumber: ReadonlyMap<number, { kind: DomainEventKind; body: Codec<unknown> }> = new Map(
+const eventsByNumber: ReadonlyMap<number, { kind: DomainEventKind; body: Codec<unknown> }> = new Map(
   Object.entries(eventTable).map(([kind, { number, body }]) => [
     number,
     { kind: kind as DomainEventKind, body },
   ]),
 );
+
+/** Every event's layout by the number of its message, for tests that go over all of them. */
+export const eventBodies: ReadonlyMap<number, Codec<unknown>> = new Map(
+  [...eventsByNumber].map(([number, { body }]) => [number, body]),
+);
+
+/** Reads an event message, or null for one we do not know. Throws XdrError. */
+export function decodeDomainEvent(number: number, body: Buffer): DomainEvent | null {
+  const entry = eventsByNumber.get(number);
+  if (entry === undefined) return null;
+  const r = new XdrReader(body);
+  const fields = entry.body.read(r);
+  r.requireEnd();
+  // The table ties each kind to the fields of that kind, which a lookup by number loses.
+  return { kind: entry.kind, ...(fields as object) } as DomainEvent;
+}

@@ -1,0 +1,47 @@
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import type { Duplex } from "node:stream";
+import type { SshTransport } from "../options.ts";
+import { ChildStream } from "./child-stream.ts";
+import { explainSsh, remoteCommand, type SshFiles, sshArguments } from "./ssh-command.ts";
+
+/** Keeps the key and known hosts in a directory only we may enter. */
+async function writeFiles(directory: string, transport: SshTransport): Promise<SshFiles> {
+  const knownHosts = path.join(directory, "known_hosts");
+  await writeFile(knownHosts, endingInNewline(transport.knownHosts ?? ""), { mode: 0o600 });
+  if (transport.privateKey === undefined) return { knownHosts, identity: null };
+  const identity = path.join(directory, "identity");
+  // OpenSSH refuses a key whose last line is not ended.
+  await writeFile(identity, endingInNewline(transport.privateKey), { mode: 0o600 });
+  return { knownHosts, identity };
+}
+
+function endingInNewline(text: string): string {
+  return text === "" || text.endsWith("\n") ? text : `${text}\n`;
+}
+
+/**
+ * Starts ssh. The stream it returns fails with what stood in the way; that is known only when ssh has
+ * ended, so this resolves before anybody has answered.
+ */
+export async function dialSsh(transport: SshTransport, uri: string): Promise<Duplex> {
+  const command = remoteCommand(uri, transport.socketPath);
+  const directory = await mkdtemp(path.join(tmpdir(), "libvirt-ssh-"));
+  const cleanUp = async (): Promise<void> => {
+    await rm(directory, { recursive: true, force: true });
+  };
+  try {
+    const files = await writeFiles(directory, transport);
+    const child = spawn("ssh", sshArguments(transport, files, command), { stdio: "pipe" });
+    return new ChildStream(child, {
+      explain: (how, stderr) => explainSsh(transport.host, how, stderr),
+      // The first byte comes from behind the login, where ssh has no more use for the files.
+      onFirstByteOrEnd: cleanUp,
+    });
+  } catch (error) {
+    await cleanUp();
+    throw error;
+  }
+}
