@@ -42,6 +42,7 @@ CREATE TABLE "worker" (
     "pid" INTEGER NOT NULL,
     "started_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "lease_expires_at" TIMESTAMPTZ(3) NOT NULL,
+    "sends_until" TIMESTAMPTZ(3) NOT NULL,
     "draining" BOOLEAN NOT NULL DEFAULT false,
     "lock_key" BIGSERIAL NOT NULL,
 
@@ -240,9 +241,9 @@ CREATE TABLE "operation" (
     "project_id" UUID,
     "input" JSONB NOT NULL,
     "targets" JSONB NOT NULL,
-    "blocked_by" JSONB NOT NULL DEFAULT '[]',
     "wait_reason" JSONB,
     "priority" INTEGER NOT NULL DEFAULT 0,
+    "turn" BIGINT NOT NULL,
     "actor" TEXT NOT NULL,
     "request_id" TEXT,
     "host_id" UUID,
@@ -253,10 +254,12 @@ CREATE TABLE "operation" (
     "cancel_asked_at" TIMESTAMPTZ(3),
     "cancel_reason" JSONB,
     "undoing" BOOLEAN NOT NULL DEFAULT false,
+    "undo_deadline" TIMESTAMPTZ(3),
     "error" JSONB,
     "result" JSONB,
     "steps_total" INTEGER NOT NULL,
-    "cancellable" BOOLEAN NOT NULL DEFAULT true,
+    "forward_only" BOOLEAN NOT NULL DEFAULT false,
+    "overtakes" INTEGER NOT NULL DEFAULT 0,
     "worker_id" UUID,
     "token" UUID,
     "epoch" BIGINT,
@@ -287,11 +290,13 @@ CREATE TABLE "operation_step" (
     "name" TEXT NOT NULL,
     "state" TEXT NOT NULL,
     "attempts" INTEGER NOT NULL DEFAULT 1,
+    "host_id" UUID,
     "found" JSONB,
     "result" JSONB,
     "progress" JSONB,
     "error" JSONB,
     "undo_error" JSONB,
+    "undo_attempts" INTEGER NOT NULL DEFAULT 0,
     "started_at" TIMESTAMPTZ(3) NOT NULL,
     "ended_at" TIMESTAMPTZ(3),
 
@@ -402,7 +407,10 @@ CREATE UNIQUE INDEX "operation_seq_key" ON "operation"("seq");
 CREATE INDEX "operation_project_id_created_at_id_idx" ON "operation"("project_id", "created_at", "id");
 
 -- CreateIndex
-CREATE INDEX "operation_subject_kind_subject_id_seq_idx" ON "operation_subject"("kind", "subject_id", "seq");
+CREATE INDEX "operation_created_at_id_idx" ON "operation"("created_at", "id");
+
+-- CreateIndex
+CREATE INDEX "operation_subject_subject_id_seq_idx" ON "operation_subject"("subject_id", "seq");
 
 -- CreateIndex
 CREATE UNIQUE INDEX "event_seq_key" ON "event"("seq");
@@ -478,8 +486,16 @@ ALTER SEQUENCE "operation_seq" OWNED BY "operation"."seq";
 CREATE UNIQUE INDEX "api_token_name_key" ON "api_token"("name") WHERE "revoked_at" IS NULL;
 
 -- The claim looks at what may run only, however long the history grows.
-CREATE INDEX "operation_claim_idx" ON "operation"("host_id", "not_before")
+CREATE INDEX "operation_claim_idx" ON "operation"("host_id", "priority" DESC, "turn")
   WHERE "ended_at" IS NULL AND "token" IS NULL AND "state" <> 'blocked';
+
+-- How much an actor has queued, for its turn.
+CREATE INDEX "operation_actor_idx" ON "operation"("actor") WHERE "ended_at" IS NULL;
+
+-- The backstop that promotes, the one that gives up, and the retention.
+CREATE INDEX "operation_blocked_idx" ON "operation"("seq") WHERE "state" = 'blocked';
+CREATE INDEX "operation_deadline_idx" ON "operation"("deadline") WHERE "ended_at" IS NULL;
+CREATE INDEX "operation_ended_idx" ON "operation"("ended_at") WHERE "ended_at" IS NOT NULL;
 
 -- What a worker runs now: its reaper and its drain.
 CREATE INDEX "operation_running_idx" ON "operation"("worker_id") WHERE "token" IS NOT NULL;
