@@ -50,26 +50,31 @@ export class XdrWriter {
 
   int(value: number): void {
     requireWithin(value, I32_MIN, I32_MAX, "32-bit integer");
-    this.#buffer.writeInt32BE(value, this.#grow(4));
+    const at = this.#grow(4);
+    this.#buffer.writeInt32BE(value, at);
   }
 
   uint(value: number): void {
     requireWithin(value, 0, U32_MAX, "unsigned 32-bit integer");
-    this.#buffer.writeUInt32BE(value, this.#grow(4));
+    const at = this.#grow(4);
+    this.#buffer.writeUInt32BE(value, at);
   }
 
   hyper(value: bigint): void {
     requireBigWithin(value, I64_MIN, I64_MAX, "64-bit integer");
-    this.#buffer.writeBigInt64BE(value, this.#grow(8));
+    const at = this.#grow(8);
+    this.#buffer.writeBigInt64BE(value, at);
   }
 
   uhyper(value: bigint): void {
     requireBigWithin(value, 0n, U64_MAX, "unsigned 64-bit integer");
-    this.#buffer.writeBigUInt64BE(value, this.#grow(8));
+    const at = this.#grow(8);
+    this.#buffer.writeBigUInt64BE(value, at);
   }
 
   double(value: number): void {
-    this.#buffer.writeDoubleBE(value, this.#grow(8));
+    const at = this.#grow(8);
+    this.#buffer.writeDoubleBE(value, at);
   }
 
   /** @param maxBytes the protocol's bound, in bytes of UTF-8 */
@@ -87,14 +92,17 @@ export class XdrWriter {
 
   uuid(value: string): void {
     if (!UUID_PATTERN.test(value)) throw new XdrError(`"${value}" is no UUID`);
-    this.#buffer.write(value.replaceAll("-", ""), this.#grow(16), "hex");
+    const at = this.#grow(16);
+    this.#buffer.write(value.replaceAll("-", ""), at, "hex");
   }
 
   /** Bytes as they are, without length or padding. */
   raw(value: Uint8Array): void {
-    this.#buffer.set(value, this.#grow(value.length));
+    const at = this.#grow(value.length);
+    this.#buffer.set(value, at);
   }
 
+  /** Makes room and returns where. Take it before `#buffer`, which may be another one afterwards. */
   #grow(bytes: number): number {
     const at = this.#length;
     const needed = at + bytes;
