@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { afterEach, describe, expect, it } from "vitest";
 import { identifyProcess, isAlive, waitUntil } from "../../src/setup/processes.mjs";
+import { startGuest, waitForSerial } from "../rigs/kvm/guest.ts";
 import { type KvmHost, type KvmHostOptions, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import { sweepStaleRigs } from "../rigs/kvm/rig-dirs.ts";
 
@@ -98,15 +99,18 @@ describe("an emulated KVM host", () => {
     const host = await start({ tls: true, tcp: true, ssh: true });
     const { tls, ssh } = host.credentials;
     if (tls === undefined || ssh === undefined) throw new Error("no credentials");
-    const keys = join(host.dir, "tls");
-    const { stdout: verified } = await execa("openssl", [
-      "verify",
-      "-CAfile",
-      join(keys, "ca.pem"),
-      join(keys, "client.pem"),
+    const keys = join(host.dir, "virsh-keys");
+    mkdirSync(keys);
+    writeFileSync(join(keys, "cacert.pem"), tls.caCertificate);
+    writeFileSync(join(keys, "clientcert.pem"), tls.clientCertificate);
+    writeFileSync(join(keys, "clientkey.pem"), tls.clientKey, { mode: 0o600 });
+    const { stdout: overTls } = await execa("virsh", [
+      "-q",
+      "-c",
+      `${host.tlsUri ?? ""}?pkipath=${keys}`,
+      "hostname",
     ]);
-    expect(verified).toContain("OK");
-    expect(tls.clientCertificate).toBe(readFileSync(join(keys, "client.pem"), "utf8"));
+    expect(overTls.trim()).toBe(host.name);
     const { stdout: overTcp } = await execa("virsh", ["-q", "-c", host.tcpUri ?? "", "hostname"]);
     expect(overTcp.trim()).toBe(host.name);
 
@@ -130,12 +134,34 @@ describe("an emulated KVM host", () => {
     expect(overSsh).toBe(host.name);
   });
 
+  it.each(["kernel", "disk"] as const)("boots the small guest from its %s", async (boot) => {
+    const host = await start();
+    await startGuest(host, "tiny", boot);
+    const [, first] = await waitForSerial(host, "tiny", /DROVER-GUEST-UP boot=([0-9a-f-]{36})\r?\n/);
+    const [, address] = await waitForSerial(host, "tiny", /DROVER-GUEST-IP eth0 (\S+)\r?\n/);
+    expect(await host.virsh(["net-dhcp-leases", "default"])).toContain(`${address ?? ""}/24`);
+
+    await host.virsh(["send-key", "tiny", "KEY_LEFTCTRL", "KEY_LEFTALT", "KEY_DELETE"]);
+    const [, second] = await waitForSerial(host, "tiny", /DOWN[^]*DROVER-GUEST-UP boot=([0-9a-f-]{36})\r?\n/);
+    expect(second).not.toBe(first);
+    await waitForSerial(host, "tiny", /DOWN[^]*DROVER-GUEST-IP eth0/);
+
+    const qemu = identifyProcess(host.qemuPid("tiny"));
+    if (qemu === undefined) throw new Error("QEMU does not run");
+    await host.virsh(["shutdown", "tiny", "--mode", "acpi"]);
+    await waitForSerial(host, "tiny", /DOWN[^]*DOWN/);
+    await waitUntil("QEMU ends", () => !isAlive(qemu), { timeoutSeconds: 60 });
+    expect(await host.virsh(["domstate", "tiny"])).toBe("shut off");
+  });
+
   it("runs beside others and leaves nothing behind", async () => {
     const links = readdirSync("/sys/class/net");
     const [one, other] = await Promise.all([start(), start({ tcp: true })]);
     expect(await one.virsh(["hostname"])).not.toBe(await other.virsh(["hostname"]));
     const namespaces = [one, other].map((host) => namespacesOf(host.libvirtdPid()));
     expect(new Set(namespaces.flat()).size).toBe(12);
+    await Promise.all([one, other].map((host) => startGuest(host, "tiny", "kernel")));
+    await Promise.all([one, other].map((host) => waitForSerial(host, "tiny", /DROVER-GUEST-UP/)));
 
     await Promise.all(hosts.splice(0).map((host) => host.stop()));
     expectNothingLeft(one, namespaces[0] ?? []);

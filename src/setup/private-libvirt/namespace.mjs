@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { identifyProcess, isAlive, signalProcess, waitUntil } from "../processes.mjs";
-import { run } from "../run-program.mjs";
+import { ProgramError, runToEnd } from "../run-program.mjs";
 import { settleCgroups } from "./cgroups.mjs";
 
 /**
@@ -98,7 +98,7 @@ function unrefStream(stream) {
  * @param {readonly string[]} args
  * @returns {[string, string[]]}
  */
-export function insideCommand(namespace, program, args) {
+function insideCommand(namespace, program, args) {
   const kinds = [
     "--mount",
     "--uts",
@@ -118,8 +118,10 @@ export function insideCommand(namespace, program, args) {
  * @param {readonly string[]} args
  * @returns {Promise<string>} its standard output
  */
-export function runInside(namespace, program, args) {
-  return run(...insideCommand(namespace, program, args));
+export async function runInside(namespace, program, args) {
+  const outcome = await runToEnd(...insideCommand(namespace, program, args));
+  if (outcome.status !== 0) throw new ProgramError(program, args, outcome);
+  return outcome.stdout;
 }
 
 /**

@@ -1,0 +1,133 @@
+// The userspace of the small guest: busybox and five scripts.
+
+/** Kernel modules the guest loads, as far as its kernel does not have them built in. */
+export const GUEST_MODULES = Object.freeze([
+  "virtio_pci",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_console",
+  "virtio_rng",
+  "virtio_balloon",
+  "evdev",
+  "button",
+]);
+
+const SHUTDOWN = `#!/bin/sh
+# Called by the ACPI power button (off) and by ctrl-alt-del (reboot).
+echo "DROVER-GUEST-DOWN" >/dev/ttyS0
+sync
+case "$1" in reboot) reboot -f;; *) poweroff -f;; esac
+`;
+
+const INIT = `#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+echo "DROVER-GUEST-UP boot=$(cat /proc/sys/kernel/random/boot_id)" >/dev/ttyS0
+for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; done
+hostname guest
+ip link set lo up
+/etc/network-watch >/dev/null 2>&1 </dev/null &
+`;
+
+// Each eth* gets a DHCP client of its own, one that is plugged in later too.
+const NETWORK_WATCH = `#!/bin/sh
+while :; do
+  for path in /sys/class/net/eth*; do
+    nic=\${path##*/}
+    [ -e "$path" ] || continue
+    [ -e "/run/udhcpc.$nic" ] && [ -d "/proc/$(cat "/run/udhcpc.$nic")" ] && continue
+    ip link set "$nic" up
+    udhcpc -i "$nic" -p "/run/udhcpc.$nic" -s /etc/udhcpc -t 20 -T 1 -A 2 -b -S
+  done
+  sleep 1
+done
+`;
+
+const UDHCPC = `#!/bin/sh
+case "$1" in
+  deconfig)
+    ip addr flush dev "$interface"
+    ip link set "$interface" up
+    ;;
+  bound | renew)
+    ip addr flush dev "$interface"
+    ip addr add "$ip/\${mask:-24}" dev "$interface"
+    [ -n "$router" ] && ip route replace default via "\${router%% *}" dev "$interface"
+    : >/etc/resolv.conf
+    for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+    [ "$1" = bound ] && echo "DROVER-GUEST-IP $interface $ip" >/dev/ttyS0
+    ;;
+esac
+`;
+
+const INITTAB = `::sysinit:/etc/init
+::respawn:/bin/acpid -f -l /dev/null
+::ctrlaltdel:/sbin/shutdown reboot
+ttyS0::askfirst:-/bin/sh
+`;
+
+/**
+ * @typedef {import("./cpio.mjs").ArchiveEntry} ArchiveEntry
+ * @param {{ busybox: Uint8Array, applets: readonly string[], modules: readonly { name: string, content: Uint8Array }[] }} parts
+ *   modules: in load order
+ * @returns {ArchiveEntry[]} everything in the initramfs
+ */
+export function rootFiles({ busybox, applets, modules }) {
+  const directories = [
+    "bin",
+    "sbin",
+    "etc",
+    "etc/acpi",
+    "etc/acpi/PWRF",
+    "lib",
+    "lib/modules",
+    "dev",
+    "proc",
+    "sys",
+  ];
+  return [
+    ...[...directories, "run", "tmp", "root"].map((path) => directory(path)),
+    file("bin/busybox", busybox, 0o755),
+    ...applets.filter((name) => name !== "busybox").map((name) => link(`bin/${name}`, "busybox")),
+    link("init", "bin/busybox"),
+    file("sbin/shutdown", SHUTDOWN, 0o755),
+    file("etc/init", INIT, 0o755),
+    file("etc/network-watch", NETWORK_WATCH, 0o755),
+    file("etc/udhcpc", UDHCPC, 0o755),
+    file("etc/inittab", INITTAB),
+    file("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
+    file("etc/group", "root:x:0:\n"),
+    // acpid runs what is named after the event: type PWRF (power button), code 80.
+    file("etc/acpi/PWRF/00000080", "#!/bin/sh\nexec /sbin/shutdown off\n", 0o755),
+    file("lib/modules/order", modules.map(({ name }) => `${name}\n`).join("")),
+    ...modules.map(({ name, content }) => file(`lib/modules/${name}.ko`, content)),
+  ];
+}
+
+/**
+ * @param {string} path
+ * @returns {ArchiveEntry}
+ */
+function directory(path) {
+  return { path, kind: "directory", mode: 0o755 };
+}
+
+/**
+ * @param {string} path
+ * @param {Uint8Array | string} content
+ * @returns {ArchiveEntry}
+ */
+function file(path, content, mode = 0o644) {
+  return { path, kind: "file", mode, content };
+}
+
+/**
+ * @param {string} path
+ * @param {string} target
+ * @returns {ArchiveEntry}
+ */
+function link(path, target) {
+  return { path, kind: "link", target };
+}
