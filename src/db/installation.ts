@@ -19,7 +19,10 @@ export async function ensureInstallation(tx: Tx, box: SecretBox): Promise<Instal
   await tx.$executeRaw`LOCK TABLE installation IN EXCLUSIVE MODE`;
   const present = await tx.installation.findFirst();
   const row =
-    present ?? (await tx.installation.create({ data: { id: newId<InstallationId>(), secretKeyCheck: box.seal(CHECK) } }));
+    present ??
+    (await tx.installation.create({
+      data: { id: newId<InstallationId>(), secretKeyCheck: box.seal(CHECK) },
+    }));
   if (!opens(box, row.secretKeyCheck)) {
     throw new DatabaseSetupError(
       "this database was set up with another secret key: give all processes the DROVER_SECRET_KEY, or the data directory's secret.key, of the first one",
