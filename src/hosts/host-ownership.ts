@@ -1,0 +1,132 @@
+import type { Database } from "../db/client.ts";
+import { type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { HostId, InstallationId, WorkerId } from "../lib/ids.ts";
+import type { Log } from "../lib/log.ts";
+import type { SecretBox } from "../lib/secret-box.ts";
+import { connectHost, type DriverForUri } from "./host-connect.ts";
+import { acquireHosts, type OwnedHost, ownedHosts, releaseHosts } from "./host-ownership-store.ts";
+import { HostSession, type HostSessionDeps } from "./host-session.ts";
+import { hostAccessData } from "./host-store.ts";
+
+export interface HostOwnershipDeps extends Omit<HostSessionDeps, "connect"> {
+  readonly workerId: WorkerId;
+  readonly secretBox: SecretBox;
+  readonly driverForUri: DriverForUri;
+  readonly installationId: InstallationId;
+}
+
+interface Held {
+  readonly session: HostSession;
+  readonly connectionKey: string;
+  refreshAskedAt: number;
+}
+
+const LOOK_EVERY_MS = 1_000;
+
+/** The hosts that this worker owns, each with its session. */
+export interface HostOwnership {
+  /** The owned hosts that are connected, with the epoch under which each is owned. */
+  owned(): ReadonlyMap<HostId, bigint>;
+  /** The live connection of an owned host. Throws HypervisorError `unreachable`. */
+  connection(hostId: HostId): HostConnection;
+  /** Looks at once which hosts to take, to refresh or to let go. */
+  wake(): void;
+  /** Lets every session go without touching the database: the lease is lost. */
+  drop(): Promise<void>;
+  /** Ends every session and gives the hosts back. */
+  stop(): Promise<void>;
+}
+
+export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
+  const held = new Map<HostId, Held>();
+  let stopped = false;
+  let timer: NodeJS.Timeout | undefined;
+  let looking: Promise<void> = Promise.resolve();
+  let again = false;
+
+  function open(host: OwnedHost): Held {
+    const session = new HostSession(host.id, host.epoch, {
+      ...deps,
+      connect: async (signal) => {
+        const access = await hostAccessData(deps.db, host.id, deps.secretBox);
+        if (access === null) throw new HypervisorError("not-found", "the host is no longer registered");
+        return await connectHost(deps.driverForUri, access, deps.installationId, { signal });
+      },
+    });
+    session.start();
+    return { session, connectionKey: host.connectionKey, refreshAskedAt: host.refreshAskedAt?.getTime() ?? 0 };
+  }
+
+  /** Brings the sessions in line with what the database says this worker owns. */
+  async function align(hosts: readonly OwnedHost[]): Promise<void> {
+    const byId = new Map(hosts.map((host) => [host.id, host]));
+    const stale = [...held].filter(([id, { session, connectionKey }]) => {
+      const host = byId.get(id);
+      return host?.epoch !== session.epoch || host.connectionKey !== connectionKey;
+    });
+    await Promise.all(
+      stale.map(async ([id, { session }]) => {
+        held.delete(id);
+        await session.stop();
+      }),
+    );
+    for (const host of hosts) {
+      const present = held.get(host.id);
+      const askedAt = host.refreshAskedAt?.getTime() ?? 0;
+      if (present === undefined) held.set(host.id, open(host));
+      else if (askedAt > present.refreshAskedAt) {
+        present.refreshAskedAt = askedAt;
+        present.session.refresh();
+      }
+    }
+  }
+
+  async function look(): Promise<void> {
+    try {
+      await deps.db.transaction((tx) => acquireHosts(tx, deps.workerId));
+      const hosts = await ownedHosts(deps.db, deps.workerId);
+      if (!stopped) await align(hosts);
+    } catch (error) {
+      deps.logger.warn({ error: messageOf(error) }, "could not look which hosts this worker owns; trying again");
+    }
+  }
+
+  function wake(): void {
+    if (stopped) return;
+    clearTimeout(timer);
+    if (again) return;
+    again = true;
+    looking = looking.then(async () => {
+      again = false;
+      await look();
+      clearTimeout(timer);
+      if (!stopped) timer = setTimeout(wake, LOOK_EVERY_MS);
+    });
+  }
+
+  async function drop(): Promise<void> {
+    const sessions = [...held.values()];
+    held.clear();
+    await Promise.all(sessions.map(({ session }) => session.stop()));
+  }
+
+  wake();
+  return {
+    owned: () => new Map([...held].map(([id, { session }]) => [id, session.epoch])),
+    connection(hostId) {
+      const present = held.get(hostId);
+      if (present === undefined) throw new HypervisorError("unreachable", "this worker does not own the host");
+      return present.session.connection();
+    },
+    wake,
+    drop,
+    async stop() {
+      stopped = true;
+      clearTimeout(timer);
+      await looking;
+      await drop();
+      await deps.db.transaction((tx) => releaseHosts(tx, deps.workerId));
+    },
+  };
+}

@@ -1,0 +1,176 @@
+import type { Capability, GuestType, HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
+import { allocatable, type HostCapacity, type HostState } from "../hosts/host-record.ts";
+import { GIB } from "../lib/units.ts";
+
+/** Where a VM can go: pure, on a snapshot of the hosts. */
+
+export interface PlacementRequest {
+  readonly hypervisor: Hypervisor | null;
+  readonly guestType: GuestType | null;
+  readonly cpuCount: number;
+  /** With the VM's overhead. */
+  readonly memoryMib: number;
+  readonly capabilities: readonly Capability[];
+  readonly networks: readonly string[];
+  /** What its volumes will need at once, in bytes; 0 when it has none. */
+  readonly volumeBytes: number;
+  readonly pool: string | null;
+  readonly hostId: string | null;
+}
+
+export interface PlacementHost {
+  readonly id: string;
+  readonly name: string;
+  readonly state: HostState;
+  readonly schedulable: boolean;
+  readonly hypervisor: Hypervisor;
+  readonly guestTypes: HostFacts["guestTypes"];
+  readonly capacity: HostCapacity | null;
+  readonly reservedCpuCount: number;
+  readonly reservedMemoryMib: number;
+  /** Names of the active networks. */
+  readonly networks: readonly string[];
+  readonly pools: readonly PlacementPool[];
+}
+
+export interface PlacementPool {
+  readonly name: string;
+  readonly active: boolean;
+  readonly type: string;
+  readonly availableBytes: number;
+}
+
+export interface Placed {
+  readonly hostId: string;
+  readonly hostName: string;
+  readonly hypervisor: Hypervisor;
+  readonly guestType: GuestType;
+  readonly pool: string;
+}
+
+export type RefusalReason =
+  | "notRequested"
+  | "unreachable"
+  | "cordoned"
+  | "otherHypervisor"
+  | "otherGuestType"
+  | "capabilityMissing"
+  | "networkMissing"
+  | "poolMissing"
+  | "notEnoughStorage"
+  | "notEnoughCpu"
+  | "notEnoughMemory";
+
+export interface Refusal {
+  readonly host: string;
+  readonly reason: RefusalReason;
+  readonly message: string;
+}
+
+/** What a VM costs its host beside the guest's memory: the emulator itself and its page tables. */
+export function memoryWithOverhead(memoryMib: number): number {
+  return memoryMib + 64 + Math.ceil(memoryMib / 64);
+}
+
+/** Whether the VM fits on this host, and with which guest type and pool; or the first reason why not. */
+export function fit(request: PlacementRequest, host: PlacementHost): Placed | Refusal {
+  const no = (reason: RefusalReason, message: string): Refusal => ({ host: host.name, reason, message });
+  if (request.hostId !== null && request.hostId !== host.id) return no("notRequested", "another host was asked for");
+  if (host.state !== "ready") return no("unreachable", `the host is ${host.state}`);
+  if (!host.schedulable) return no("cordoned", "the host is cordoned");
+  if (request.hypervisor !== null && request.hypervisor !== host.hypervisor)
+    return no("otherHypervisor", `it is a ${host.hypervisor} host, ${request.hypervisor} was asked for`);
+  const guestType = chooseGuestType(request, host);
+  if (typeof guestType !== "string") return no(guestType.reason, guestType.message);
+  const network = request.networks.find((name) => !host.networks.includes(name));
+  if (network !== undefined) return no("networkMissing", `it has no active network "${network}"`);
+  const pool = choosePool(request, host);
+  if (typeof pool !== "string") return no(pool.reason, pool.message);
+  const short = shortage(request, host);
+  if (short !== null) return no(short.reason, short.message);
+  return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, pool };
+}
+
+type Why = Pick<Refusal, "reason" | "message">;
+
+function chooseGuestType(request: PlacementRequest, host: PlacementHost): GuestType | Why {
+  const offered = host.guestTypes.filter(({ guestType }) => request.guestType === null || guestType === request.guestType);
+  if (offered.length === 0)
+    return { reason: "otherGuestType", message: `it offers no guest type ${request.guestType ?? "at all"}` };
+  const able = offered.find(({ capabilities }) => request.capabilities.every((wish) => capabilities.includes(wish)));
+  if (able !== undefined) return able.guestType;
+  const lacking = request.capabilities.filter((wish) => !offered[0]?.capabilities.includes(wish));
+  return { reason: "capabilityMissing", message: `it cannot do ${lacking.join(", ")}` };
+}
+
+/** The pool asked for, else `default`, else the one with the most room. The console's log needs a directory. */
+function choosePool(request: PlacementRequest, host: PlacementHost): string | Why {
+  const usable = host.pools.filter((pool) => pool.active && pool.type === "dir");
+  const wanted =
+    request.pool === null
+      ? (usable.find(({ name }) => name === "default") ??
+        usable.toSorted((a, b) => b.availableBytes - a.availableBytes)[0])
+      : usable.find(({ name }) => name === request.pool);
+  if (wanted === undefined) {
+    const which = request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
+    return { reason: "poolMissing", message: `it has ${which}` };
+  }
+  if (wanted.availableBytes >= request.volumeBytes) return wanted.name;
+  const gib = (bytes: number) => (bytes / GIB).toFixed(1);
+  const message = `pool "${wanted.name}" has ${gib(wanted.availableBytes)} GiB free, ${gib(request.volumeBytes)} GiB are needed`;
+  return { reason: "notEnoughStorage", message };
+}
+
+function shortage(request: PlacementRequest, host: PlacementHost): Why | null {
+  if (host.capacity === null) return { reason: "unreachable", message: "its capacity is not known yet" };
+  const total = allocatable(host.capacity, host.hypervisor);
+  const cpus = total.cpuCount - host.reservedCpuCount;
+  if (request.cpuCount > host.capacity.cpuCount)
+    return { reason: "notEnoughCpu", message: `it has ${host.capacity.cpuCount} CPUs, fewer than the VM's ${request.cpuCount}` };
+  if (request.cpuCount > cpus)
+    return { reason: "notEnoughCpu", message: `${Math.max(0, cpus)} of ${total.cpuCount} CPUs are left, ${request.cpuCount} are needed` };
+  const memory = total.memoryMib - host.reservedMemoryMib;
+  if (request.memoryMib > memory)
+    return {
+      reason: "notEnoughMemory",
+      message: `${Math.max(0, memory)} of ${total.memoryMib} MiB are left, ${request.memoryMib} MiB are needed with overhead`,
+    };
+  return null;
+}
+
+/** True for a host that takes the VM. */
+export function isPlaced(result: Placed | Refusal): result is Placed {
+  return "hostId" in result;
+}
+
+/**
+ * The hosts that fit, best first: the largest share of memory left after the VM, then of CPUs, then the name, so that
+ * the same snapshot always gives the same order.
+ */
+export function rank(request: PlacementRequest, hosts: readonly PlacementHost[]): Placed[] {
+  const fitting = hosts.flatMap((host) => {
+    const placed = fit(request, host);
+    return isPlaced(placed) ? [{ placed, score: freeShare(request, host) }] : [];
+  });
+  fitting.sort(
+    (a, b) => b.score.memory - a.score.memory || b.score.cpu - a.score.cpu || (a.placed.hostName < b.placed.hostName ? -1 : 1),
+  );
+  return fitting.map(({ placed }) => placed);
+}
+
+function freeShare(request: PlacementRequest, host: PlacementHost): { memory: number; cpu: number } {
+  if (host.capacity === null) return { memory: 0, cpu: 0 };
+  const total = allocatable(host.capacity, host.hypervisor);
+  return {
+    memory: (total.memoryMib - host.reservedMemoryMib - request.memoryMib) / Math.max(1, total.memoryMib),
+    cpu: (total.cpuCount - host.reservedCpuCount - request.cpuCount) / Math.max(1, total.cpuCount),
+  };
+}
+
+/** Why no host takes the VM, for the client: how many hosts fell at which filter, and each one's own reason. */
+export function explain(request: PlacementRequest, hosts: readonly PlacementHost[]): { counts: Record<string, number>; refusals: Refusal[] } {
+  const refusals = hosts.map((host) => fit(request, host)).filter((result): result is Refusal => !isPlaced(result));
+  const counts: Record<string, number> = {};
+  for (const { reason } of refusals) counts[reason] = (counts[reason] ?? 0) + 1;
+  return { counts, refusals };
+}

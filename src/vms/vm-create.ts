@@ -1,0 +1,172 @@
+import { z } from "zod";
+import type { VolumeAbility } from "../hypervisors/hypervisor.ts";
+import { HypervisorError } from "../hypervisors/hypervisor.ts";
+import { DroverError } from "../lib/errors.ts";
+import type { ImageId } from "../lib/ids.ts";
+import { appendEvent } from "../events/event-store.ts";
+import { type OperationContext, type OperationKind, type OperationOutcome, type StepContext, step } from "../operations/operation-kind.ts";
+import { markVolumesReady, type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
+import type { Tx } from "../db/transaction.ts";
+import { startStep } from "./actions/start.ts";
+import { recordOutcome } from "./vm-action.ts";
+import { domainSpecOf, hostOf, isOn, look, observe, recordSeen, requireVm, VmInput as Base, vmHost } from "./vm-steps.ts";
+import { imageUses, lockVm, setPhase } from "./vm-store.ts";
+
+const CreateInput = Base.extend({
+  start: z.boolean(),
+  /** Whether there is a kernel to bring to the host. */
+  bootFiles: z.boolean(),
+  disks: z.boolean(),
+});
+type CreateInput = z.output<typeof CreateInput>;
+
+/** Where the content of an image comes from; given by images. */
+export interface ImageContents {
+  /** Opens the content for one reading, from its beginning. */
+  open(imageId: ImageId): Promise<{ readonly content: AsyncIterable<Uint8Array>; readonly sizeBytes: number }>;
+}
+
+// A day is enough for the largest image over the slowest line that anyone would wait for.
+const UPLOAD_LIMIT_SECONDS = 86_400;
+
+/** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
+export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> {
+  return {
+    name: "vm.create",
+    input: CreateInput,
+    deadlineSeconds: UPLOAD_LIMIT_SECONDS,
+    steps: [
+      volumeStep("bring-boot-files", images, (volume) => !isDisk(volume), ({ bootFiles }) => !bootFiles),
+      volumeStep("create-disks", images, isDisk, ({ disks }) => !disks),
+      step<CreateInput, { wasDefined: boolean }>({
+        name: "define-domain",
+        host: vmHost,
+        find: async (context) => ({ wasDefined: (await observe(context)) !== null }),
+        async run(context) {
+          const { vm, spec } = await context.transaction(async (tx) => {
+            const current = await requireVm(tx, context.operation.input.vmId);
+            return { vm: current, spec: await domainSpecOf(tx, current) };
+          });
+          await hostOf(context).defineDomain(spec, context.call);
+          return await look(context, vm.generation);
+        },
+        record: recordSeen,
+        undo: removeDomain,
+      }),
+      startStep<CreateInput>({ skip: ({ start }) => !start }),
+      step<CreateInput, Record<string, never>>({
+        name: "observe",
+        host: vmHost,
+        run: (context) => look(context),
+        record: recordSeen,
+      }),
+    ],
+    onEnd: recordCreated,
+  };
+}
+
+function isDisk(volume: VolumeRecord): boolean {
+  return volume.role.startsWith("disk:");
+}
+
+/** Takes back a definition, and what may run by it: this VM's domain can only come from this operation. */
+async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
+  const host = hostOf(context);
+  const { vmId } = context.operation.input;
+  const domain = await observe(context);
+  if (domain === null) return;
+  if (isOn(domain.power)) await host.forceOffDomain(vmId, context.call);
+  await host.removeDomain(vmId, context.call);
+  const pool = (await context.transaction((tx) => requireVm(tx, vmId))).pool;
+  if (pool !== null) await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
+}
+
+/** Makes the chosen volumes of the VM and fills each from its image. Their names hold the VM's id, so a repeat finds them. */
+function volumeStep(
+  name: string,
+  images: ImageContents,
+  chosen: (volume: VolumeRecord) => boolean,
+  skip: (input: CreateInput) => boolean,
+) {
+  return step<CreateInput, Record<string, never>>({
+    name,
+    host: vmHost,
+    skip,
+    timeoutSeconds: UPLOAD_LIMIT_SECONDS,
+    async run(context) {
+      const { volumes, uses } = await context.transaction(async (tx) => {
+        const { vmId } = context.operation.input;
+        return { volumes: await volumesOf(tx, vmId), uses: (await imageUses(tx, [vmId])).get(vmId) ?? [] };
+      });
+      for (const volume of volumes.filter(chosen)) {
+        const use = uses.find(({ role }) => role === volume.role);
+        await fillVolume(context, images, volume, use?.imageId ?? null);
+      }
+      return undefined;
+    },
+    async undo(context) {
+      const ability = volumesAbility(context);
+      const volumes = await context.transaction((tx) => volumesOf(tx, context.operation.input.vmId));
+      for (const volume of volumes.filter(chosen)) await ability.deleteVolume(volume, context.call);
+    },
+  });
+}
+
+function volumesAbility(context: StepContext<CreateInput>): VolumeAbility {
+  const { volumes } = hostOf(context);
+  if (volumes === undefined) throw new HypervisorError("unsupported", "the host cannot make volumes");
+  return volumes;
+}
+
+async function fillVolume(
+  context: StepContext<CreateInput>,
+  images: ImageContents,
+  volume: VolumeRecord,
+  imageId: ImageId | null,
+): Promise<void> {
+  const ability = volumesAbility(context);
+  const { capacityBytes, format, pool, name } = volume;
+  if (imageId === null) {
+    await ability.createVolume({ pool, name, format, capacityBytes }, context.call);
+    return;
+  }
+  const image = await images.open(imageId);
+  const content = counted(image.content, (sent) => {
+    context.progress(sent, image.sizeBytes, "bytes");
+  });
+  await ability.createVolume({ pool, name, format, capacityBytes }, context.call);
+  await ability.uploadVolume({ pool, name }, content, image.sizeBytes, context.call);
+  if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, context.call);
+}
+
+async function* counted(source: AsyncIterable<Uint8Array>, onSent: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+  let sent = 0;
+  for await (const chunk of source) {
+    yield chunk;
+    sent += chunk.byteLength;
+    onSent(sent);
+  }
+}
+
+async function recordCreated(tx: Tx, operation: OperationContext<CreateInput>, outcome: OperationOutcome): Promise<void> {
+  const vm = await lockVm(tx, operation.input.vmId);
+  if (vm === null) return;
+  if (outcome.state === "succeeded") await markVolumesReady(tx, vm.id);
+  // A delete that overtook it has set its own phase.
+  if (vm.phase === "provisioning") {
+    await setPhase(tx, vm.id, outcome.state === "succeeded" ? "ready" : "failed");
+    await appendEvent(tx, {
+      type: outcome.state === "succeeded" ? "vm.ready" : "vm.failed",
+      subject: { kind: "vm", id: vm.id, name: vm.name },
+      projectId: vm.projectId,
+      operationId: operation.id,
+      data: outcome.state === "succeeded" ? {} : { error: outcome.error.code },
+    });
+  }
+  const cancelled = outcome.state === "cancelled";
+  await recordOutcome(tx, operation, cancelled ? { ...outcome, state: "failed", error: cancelledError() } : outcome);
+}
+
+function cancelledError(): DroverError {
+  return new DroverError("cancelled", "The VM's creation was cancelled: delete it, and create it anew when it is wanted.");
+}

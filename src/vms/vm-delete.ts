@@ -1,0 +1,82 @@
+import { appendEvent } from "../events/event-store.ts";
+import type { OperationKind } from "../operations/operation-kind.ts";
+import { step } from "../operations/operation-kind.ts";
+import { volumesOf } from "../volumes/volume-store.ts";
+import { recordOutcome } from "./vm-action.ts";
+import { volumePrefixOf } from "./vm-record.ts";
+import { hostOf, isOn, observe, requireVm, VmInput, vmHost } from "./vm-steps.ts";
+import { deleteVmRows, lockVm } from "./vm-store.ts";
+
+type Nothing = Record<string, never>;
+
+/**
+ * The operation that removes a VM with its volumes. It overtakes what is queued, and it only goes forward: a delete
+ * half-way is finished, not taken back.
+ */
+export const vmDeleteKind: OperationKind<VmInput> = {
+  name: "vm.delete",
+  input: VmInput,
+  deadlineSeconds: 86_400,
+  forwardOnly: true,
+  overtakes: true,
+  steps: [
+    step<VmInput, Nothing>({
+      name: "force-off",
+      host: vmHost,
+      async run(context) {
+        if (isOn((await observe(context))?.power)) {
+          await hostOf(context).forceOffDomain(context.operation.input.vmId, context.call);
+        }
+        return undefined;
+      },
+    }),
+    step<VmInput, Nothing>({
+      name: "remove-domain",
+      host: vmHost,
+      async run(context) {
+        await hostOf(context).removeDomain(context.operation.input.vmId, context.call);
+        return undefined;
+      },
+    }),
+    step<VmInput, Nothing>({
+      name: "delete-volumes",
+      host: vmHost,
+      timeoutSeconds: 600,
+      async run(context) {
+        const { vmId } = context.operation.input;
+        const host = hostOf(context);
+        const { vm, volumes } = await context.transaction(async (tx) => ({
+          vm: await requireVm(tx, vmId),
+          volumes: await volumesOf(tx, vmId),
+        }));
+        if (vm.pool !== null && vm.domainName !== null) {
+          await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
+        }
+        if (host.volumes === undefined) return undefined;
+        for (const volume of volumes) await host.volumes.deleteVolume(volume, context.call);
+        // What carries the VM's id and has no row would be nobody's for ever.
+        for (const pool of new Set(volumes.map((volume) => volume.pool))) {
+          const left = await host.volumes.listVolumes(pool, volumePrefixOf(vmId), context.call);
+          for (const volume of left) await host.volumes.deleteVolume(volume, context.call);
+        }
+        return undefined;
+      },
+    }),
+  ],
+  async onEnd(tx, operation, outcome) {
+    const vm = await lockVm(tx, operation.input.vmId);
+    if (vm === null) return;
+    if (outcome.state !== "succeeded") {
+      await recordOutcome(tx, operation, outcome);
+      return;
+    }
+    await deleteVmRows(tx, vm.id);
+    await appendEvent(tx, {
+      type: "vm.deleted",
+      subject: { kind: "vm", id: vm.id, name: vm.name },
+      projectId: vm.projectId,
+      operationId: operation.id,
+      data: {},
+    });
+  },
+};

@@ -1,0 +1,24 @@
+import type { ObservationSink } from "../hosts/host-session.ts";
+import { applyMissing, applySeen, applySilence } from "./vm-observation-store.ts";
+
+/**
+ * Brings the inventory of VMs in line with what hosts show. It takes what was seen and nothing else: it never
+ * concludes from what an operation meant to do. It repairs nothing on a host.
+ */
+export const vmObservations: ObservationSink = {
+  async inventory(tx, hostId, inventory, observedAt) {
+    await applySeen(tx, hostId, inventory.domains, observedAt);
+    const uuids = inventory.domains.map(({ uuid }) => uuid);
+    await applyMissing(tx, hostId, uuids, observedAt);
+  },
+  // One look that finds nothing is no proof that a domain is gone: the next complete inventory says so.
+  async domain(tx, hostId, _uuid, domain, observedAt) {
+    if (domain !== null) await applySeen(tx, hostId, [domain], observedAt);
+  },
+  async unreachable(tx, hostId) {
+    await applySilence(tx, hostId);
+  },
+  async ready() {
+    // The inventory that made the host ready says what its VMs are.
+  },
+};

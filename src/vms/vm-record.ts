@@ -1,0 +1,112 @@
+import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
+import type { HostId, ImageId, ProjectId, VmId } from "../lib/ids.ts";
+
+/** What was asked for, and nothing more. Names of images and hosts stand as the client gave them. */
+export interface VmSpec {
+  readonly hypervisor?: Hypervisor;
+  readonly guestType?: GuestType;
+  readonly runPolicy: RunPolicy;
+  readonly cpu: { readonly count: number };
+  readonly memoryMib: number;
+  readonly boot: VmBoot;
+  readonly disks: readonly VmDiskSpec[];
+  readonly nics: readonly VmNicSpec[];
+  readonly placement?: VmPlacement;
+}
+
+export type RunPolicy = "running" | "stopped";
+
+export type VmBoot =
+  | { readonly firmware: "bios" }
+  | { readonly kernel: string; readonly initrd?: string; readonly commandLine?: string };
+
+export interface VmDiskSpec {
+  readonly name: string;
+  /** Id or name of the image that it is filled from; empty without. */
+  readonly image?: string;
+  /** Without: the image's own virtual size. */
+  readonly sizeGib?: number;
+}
+
+export interface VmNicSpec {
+  readonly name: string;
+  /** Name of a network on the host. */
+  readonly network: string;
+  readonly macAddress?: string;
+}
+
+export interface VmPlacement {
+  /** Id or name of the only host to consider. */
+  readonly host?: string;
+  /** Name of the pool for its volumes; without: a pool that the host has. */
+  readonly pool?: string;
+}
+
+export type VmPhase = "provisioning" | "ready" | "failed" | "deleting";
+export type VmPower = "running" | "paused" | "saved" | "off" | "crashed" | "unknown";
+
+/** Something about a VM that a person or program should know. One of a type at most. */
+export interface Condition {
+  readonly type: ConditionType;
+  readonly reason: string;
+  readonly message: string;
+  readonly since: string;
+}
+
+export type ConditionType =
+  | "OperationFailed"
+  | "AttentionRequired"
+  | "RestartRequired"
+  | "DomainMissing"
+  | "HostUnreachable"
+  | "Crashed";
+
+export interface VmImageUse {
+  /** `kernel`, `initrd` or `disk:<name>`. */
+  readonly role: string;
+  readonly imageId: ImageId;
+  readonly imageName: string;
+  readonly sha256: string | null;
+}
+
+/** A VM as the inventory holds it. */
+export interface VmRecord {
+  readonly id: VmId;
+  readonly projectId: ProjectId;
+  readonly projectName: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly spec: VmSpec;
+  readonly generation: number;
+  readonly phase: VmPhase;
+  readonly power: VmPower;
+  readonly powerReason: string | null;
+  readonly hostId: HostId | null;
+  readonly hostName: string | null;
+  readonly domainUuid: string | null;
+  readonly domainName: string | null;
+  readonly hypervisor: Hypervisor | null;
+  readonly guestType: GuestType | null;
+  readonly pool: string | null;
+  readonly observedAt: Date | null;
+  readonly observedGeneration: number | null;
+  readonly addresses: readonly string[];
+  readonly conditions: readonly Condition[];
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+}
+
+/** `<vm name>-<last 12 hex digits of the id>`: unique on every host, and readable there. */
+export function domainNameOf(vm: { readonly id: VmId; readonly name: string }): string {
+  return `${vm.name}-${vm.id.slice(-12)}`;
+}
+
+/** Name of a volume of a VM in its pool: holds the VM's whole id, so that a repeated step finds its own. */
+export function volumeNameOf(vmId: VmId, role: string, format: string): string {
+  return `drover-${vmId}-${role.replace(":", "-")}.${format}`;
+}
+
+/** What all volumes of a VM have in common. */
+export function volumePrefixOf(vmId: VmId): string {
+  return `drover-${vmId}-`;
+}
