@@ -11,7 +11,7 @@ const SERIAL_MAX = 0xffff_ffff;
 interface Call {
   readonly serial: number;
   readonly frame: Buffer;
-  readonly beforeSend: (() => void) | undefined;
+  readonly options: CallOptions;
   readonly onSent: ((serial: number) => void) | undefined;
   settle(message: Message): void;
   fail(error: unknown): void;
@@ -83,7 +83,7 @@ export class Calls {
     const call: Call = {
       serial,
       frame,
-      beforeSend: options.beforeSend,
+      options,
       onSent,
       settle: (message) => {
         try {
@@ -121,7 +121,9 @@ export class Calls {
       if (this.#closed !== null || this.#inFlight.size >= this.#maxInFlight || !this.#ready()) return;
       this.#queue.delete(call);
       try {
-        call.beforeSend?.();
+        // One signal may end several calls: the first to hear of it makes room for the next.
+        call.options.signal?.throwIfAborted();
+        call.options.beforeSend?.();
       } catch (error) {
         call.fail(error);
         continue;

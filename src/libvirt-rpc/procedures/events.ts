@@ -20,11 +20,13 @@ export type DomainEvent = { readonly callbackId: number; readonly domain: Domain
       readonly action: number;
       readonly reason: string;
     }
+  | { readonly kind: "controlError" }
   | { readonly kind: "balloonChange"; readonly actual: bigint }
   | { readonly kind: "deviceRemoved"; readonly devAlias: string }
   | { readonly kind: "deviceRemovalFailed"; readonly devAlias: string }
   | { readonly kind: "agentLifecycle"; readonly state: number; readonly reason: number }
   | { readonly kind: "jobCompleted"; readonly params: readonly TypedParam[] }
+  | { readonly kind: "metadataChange"; readonly type: number; readonly uri: string | null }
 );
 
 export type DomainEventKind = DomainEvent["kind"];
@@ -34,11 +36,13 @@ export const domainEventId = {
   lifecycle: 0,
   reboot: 1,
   ioError: 6,
+  controlError: 7,
   balloonChange: 13,
   deviceRemoved: 15,
   agentLifecycle: 18,
   jobCompleted: 21,
   deviceRemovalFailed: 22,
+  metadataChange: 23,
 } as const satisfies Record<DomainEventKind, number>;
 
 type Body<K extends DomainEventKind> = Omit<Extract<DomainEvent, { kind: K }>, "kind">;
@@ -55,6 +59,7 @@ const eventTable: EventTable = {
     number: 324,
     body: struct({ callbackId: int, domain, srcPath: string, devAlias: string, action: int, reason: string }),
   },
+  controlError: { number: 325, body: struct({ callbackId: int, domain }) },
   balloonChange: { number: 331, body: struct({ callbackId: int, domain, actual: uhyper }) },
   deviceRemoved: { number: 333, body: struct({ callbackId: int, domain, devAlias: string }) },
   agentLifecycle: { number: 348, body: struct({ callbackId: int, domain, state: int, reason: int }) },

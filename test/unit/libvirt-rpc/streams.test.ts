@@ -1,0 +1,288 @@
+import { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { messageStatus, messageType } from "../../../src/libvirt-rpc/frame.ts";
+import {
+  connectLibvirt,
+  domainScreenshot,
+  type LibvirtConnection,
+  storageVolDownload,
+  storageVolUpload,
+} from "../../../src/libvirt-rpc/index.ts";
+import { FakeDaemon, type FakeDaemonOptions } from "./fake-daemon.ts";
+
+const range = { volume: { pool: "default", name: "disk", key: "/disk" }, offset: 0n, length: 0n, flags: 0 };
+const OPENING = new Set([storageVolUpload.number, storageVolDownload.number]);
+
+let daemon: FakeDaemon;
+let connection: LibvirtConnection;
+
+async function connectTo(options: FakeDaemonOptions): Promise<void> {
+  daemon.behave(options);
+  connection = await connectLibvirt({
+    transport: { kind: "unix", path: daemon.path },
+    uri: "test:///default",
+  });
+}
+
+/** Opens every stream, and confirms the end of each. */
+const obliging: FakeDaemonOptions = {
+  onMessage: (message, peer) => {
+    if (message.type === messageType.call && OPENING.has(message.procedure)) {
+      peer.reply(message, storageVolUpload.result, undefined);
+      return true;
+    }
+    if (message.type === messageType.stream && message.status === messageStatus.ok) {
+      peer.stream(message, messageStatus.ok);
+    }
+    return message.type === messageType.stream;
+  },
+};
+
+beforeEach(async () => {
+  daemon = await FakeDaemon.start();
+});
+
+afterEach(async () => {
+  await connection.close();
+  await daemon[Symbol.asyncDispose]();
+});
+
+function packets(status: number) {
+  return daemon.peer.received.filter(
+    (message) => message.type === messageType.stream && message.status === status,
+  );
+}
+
+/** Endless, and remembers how much of it was taken. */
+function endless(): { source: Readable; taken: () => number } {
+  let taken = 0;
+  const source = new Readable({
+    read() {
+      taken += 65_536;
+      this.push(Buffer.alloc(65_536));
+    },
+  });
+  return { source, taken: () => taken };
+}
+
+test("an upload arrives as it was, in packets every daemon takes", async () => {
+  await connectTo(obliging);
+  const data = Buffer.from(Array.from({ length: 700_001 }, (_, i) => i % 251));
+  await connection.upload(storageVolUpload, range, Readable.from([data.subarray(0, 5), data.subarray(5)]));
+  const sent = packets(messageStatus.continue).map(({ body }) => body);
+  expect(Buffer.concat(sent).equals(data)).toBe(true);
+  expect(Math.max(...sent.map((body) => body.length))).toBeLessThanOrEqual(262_120);
+  expect(packets(messageStatus.ok).length).toBe(1);
+});
+
+test("an empty upload is an end without data", async () => {
+  await connectTo(obliging);
+  await connection.upload(storageVolUpload, range, Readable.from([]));
+  expect(packets(messageStatus.continue)).toEqual([]);
+  expect(packets(messageStatus.ok).length).toBe(1);
+});
+
+test("an upload takes no more from its source than the daemon reads", async () => {
+  await connectTo(obliging);
+  const { source, taken } = endless();
+  const abort = new AbortController();
+  const uploading = connection.upload(storageVolUpload, range, source, { signal: abort.signal });
+  const rejected = expect(uploading).rejects.toThrow("enough");
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.continue).length).toBeGreaterThan(0);
+  });
+  daemon.peer.socket.pause();
+  let before = -1;
+  while (taken() !== before) {
+    before = taken();
+    await sleep(50);
+  }
+  const arrived = packets(messageStatus.continue).reduce((sum, { body }) => sum + body.length, 0);
+  expect(taken() - arrived).toBeLessThan(4_000_000);
+  abort.abort(new Error("enough"));
+  await rejected;
+  expect(source.destroyed).toBe(true);
+  daemon.peer.socket.resume();
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.error).length).toBe(1);
+  });
+});
+
+test("an upload fails with the daemon's error, and lets go of its source", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.type === messageType.stream && message.status === messageStatus.continue) {
+        peer.replyError(message, 38, "No space left on device", messageType.stream);
+        return true;
+      }
+      return obliging.onMessage?.(message, peer) ?? false;
+    },
+  });
+  const { source } = endless();
+  await expect(connection.upload(storageVolUpload, range, source)).rejects.toMatchObject({
+    name: "LibvirtError",
+    code: 38,
+    message: "No space left on device",
+    procedure: "storageVolUpload",
+  });
+  expect(source.destroyed).toBe(true);
+});
+
+test("an upload fails with the daemon's error even when that comes with the reply", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== storageVolUpload.number) return false;
+      peer.socket.cork();
+      if (message.type === messageType.call) {
+        peer.reply(message, storageVolUpload.result, undefined);
+        peer.replyError(message, 38, "gone", messageType.stream);
+      }
+      peer.socket.uncork();
+      return true;
+    },
+  });
+  await expect(connection.upload(storageVolUpload, range, endless().source)).rejects.toMatchObject({
+    code: 38,
+  });
+});
+
+test("an upload that is not opened fails with the call's error", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== storageVolUpload.number) return false;
+      if (message.type === messageType.call) peer.replyError(message, 50, "no such volume");
+      return true;
+    },
+  });
+  const { source } = endless();
+  await expect(connection.upload(storageVolUpload, range, source)).rejects.toMatchObject({ code: 50 });
+  expect(source.destroyed).toBe(true);
+});
+
+test("an upload whose source breaks is given up on the host, with the source's error", async () => {
+  await connectTo(obliging);
+  async function* broken() {
+    yield Buffer.from("some");
+    throw new Error("the client hung up");
+  }
+  await expect(connection.upload(storageVolUpload, range, broken())).rejects.toThrow("the client hung up");
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.error).length).toBe(1);
+  });
+});
+
+test("an upload sends nothing more once beforeSend throws, and its connection ends", async () => {
+  await connectTo(obliging);
+  const fenced = new Error("the lease is over");
+  let allowed = 3;
+  const beforeSend = (): void => {
+    allowed -= 1;
+    if (allowed < 0) throw fenced;
+  };
+  const uploading = connection.upload(storageVolUpload, range, endless().source, { beforeSend });
+  await expect(uploading).rejects.toBe(fenced);
+  expect(connection.closed).toBe(true);
+  expect(packets(messageStatus.error)).toEqual([]);
+});
+
+test("an upload ends when its connection does", async () => {
+  await connectTo(obliging);
+  const { source } = endless();
+  const uploading = connection.upload(storageVolUpload, range, source);
+  const rejected = expect(uploading).rejects.toMatchObject({ name: "ConnectionError" });
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.continue).length).toBeGreaterThan(0);
+  });
+  daemon.peer.socket.destroy();
+  await rejected;
+  expect(source.destroyed).toBe(true);
+});
+
+/** Sends `chunks` as soon as the stream is open, then says that this was all. */
+function sending(chunks: readonly Buffer[], number: number = storageVolDownload.number): FakeDaemonOptions {
+  return {
+    onMessage: (message, peer) => {
+      if (message.procedure !== number) return false;
+      if (message.type === messageType.stream) {
+        if (message.status === messageStatus.ok) peer.stream(message, messageStatus.ok);
+        return true;
+      }
+      peer.reply(message, domainScreenshot.result, { mime: "image/png" });
+      for (const chunk of chunks) peer.stream(message, messageStatus.continue, chunk);
+      peer.stream(message, messageStatus.continue);
+      return true;
+    },
+  };
+}
+
+test("a download arrives as it was sent, with the call's reply", async () => {
+  const chunks = Array.from({ length: 20 }, (_, i) => Buffer.alloc(100_000, i));
+  await connectTo(sending(chunks, domainScreenshot.number));
+  const domain = { name: "web", uuid: "00112233-4455-6677-8899-aabbccddeeff", id: 1 };
+  const download = connection.download(domainScreenshot, { domain, screen: 0, flags: 0 });
+  expect((await buffer(download)).equals(Buffer.concat(chunks))).toBe(true);
+  expect(await download.reply).toEqual({ mime: "image/png" });
+});
+
+test("a slow consumer makes the daemon wait", async () => {
+  const chunk = Buffer.alloc(250_000);
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== storageVolDownload.number || message.type !== messageType.call) return false;
+      peer.reply(message, storageVolDownload.result, undefined);
+      const more = (): void => {
+        do peer.stream(message, messageStatus.continue, chunk);
+        while (!peer.socket.writableNeedDrain);
+      };
+      peer.socket.on("drain", more);
+      more();
+      return true;
+    },
+  });
+  const download = connection.download(storageVolDownload, range);
+  await vi.waitFor(() => {
+    expect(download.readableLength).toBeGreaterThan(0);
+  });
+  await sleep(200);
+  expect(download.readableLength).toBeLessThan(4_000_000);
+  download.destroy();
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.error).length).toBe(1);
+  });
+});
+
+test("a download that the daemon breaks off fails with its error", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== storageVolDownload.number || message.type !== messageType.call) return false;
+      peer.reply(message, storageVolDownload.result, undefined);
+      peer.stream(message, messageStatus.continue, Buffer.from("half"));
+      peer.replyError(message, 38, "cannot read", messageType.stream);
+      return true;
+    },
+  });
+  await expect(buffer(connection.download(storageVolDownload, range))).rejects.toMatchObject({ code: 38 });
+});
+
+test("a download that cannot be opened fails with the call's error", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== storageVolDownload.number) return false;
+      if (message.type === messageType.call) peer.replyError(message, 50, "no such volume");
+      return true;
+    },
+  });
+  await expect(buffer(connection.download(storageVolDownload, range))).rejects.toMatchObject({ code: 50 });
+});
+
+test("a download ends with the reason of its signal", async () => {
+  await connectTo({ onMessage: (message) => message.procedure === storageVolDownload.number });
+  const abort = new AbortController();
+  const reason = new Error("nobody reads on");
+  const reading = buffer(connection.download(storageVolDownload, range, { signal: abort.signal }));
+  const rejected = expect(reading).rejects.toBe(reason);
+  abort.abort(reason);
+  await rejected;
+});
