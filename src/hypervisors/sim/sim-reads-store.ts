@@ -1,0 +1,66 @@
+import type { ReadRow } from "./sim-calls.ts";
+import type { ConsoleEntry } from "./sim-console-log.ts";
+import type { DomainTuple } from "./sim-domains.ts";
+
+/** The statements that only look at a simulated host, and their rows. $1 is the host. */
+
+const HOST = `h.down, h.has_faults AS "hasFaults"`;
+const DOMAIN = `json_build_array(d.uuid, d.name, d.power, d.reason, d.cpu_count, d.memory_mib, d.installation_id,
+  d.vm_id, d.autostart)`;
+const VOLUME = `jsonb_build_object('name', v.name, 'capacityBytes', v.capacity_bytes, 'allocationBytes', v.allocation_bytes)`;
+
+export const READ_HOST = `SELECT ${HOST} FROM sim.host h WHERE h.id = $1`;
+
+export interface InventoryRow extends ReadRow {
+  readonly domains: readonly DomainTuple[];
+  /** Sums of 64-bit integers, exact in a double up to 8 PiB. */
+  readonly takenBytes: number;
+  readonly usedMemoryMib: number;
+}
+export const READ_INVENTORY = `
+SELECT ${HOST}, coalesce(i.domains, '[]') AS domains, coalesce(i.used_memory_mib, 0)::float8 AS "usedMemoryMib",
+  (h.filled_bytes + coalesce((SELECT sum(v.allocation_bytes) FROM sim.volume v WHERE v.host_id = h.id), 0))::float8 AS "takenBytes"
+FROM sim.host h
+LEFT JOIN LATERAL (
+  SELECT json_agg(${DOMAIN} ORDER BY d.uuid) AS domains,
+    sum(d.memory_mib) FILTER (WHERE d.power IN ('running', 'paused')) AS used_memory_mib
+  FROM sim.domain_now d WHERE d.host_id = h.id
+) i ON true
+WHERE h.id = $1`;
+
+export interface DomainRow extends ReadRow {
+  readonly domain: DomainTuple | null;
+}
+export const READ_DOMAIN = `
+SELECT ${HOST}, (SELECT ${DOMAIN} FROM sim.domain_now d WHERE d.host_id = h.id AND d.uuid = $2) AS domain
+FROM sim.host h WHERE h.id = $1`;
+
+export interface VolumeValue {
+  readonly name: string;
+  readonly capacityBytes: number;
+  readonly allocationBytes: number;
+}
+export interface VolumeRow extends ReadRow {
+  readonly volume: VolumeValue | null;
+}
+export const READ_VOLUME = `
+SELECT ${HOST},
+  (SELECT ${VOLUME} FROM sim.volume v WHERE v.host_id = h.id AND v.pool = $2 AND v.name = $3) AS volume
+FROM sim.host h WHERE h.id = $1`;
+
+export interface VolumesRow extends ReadRow {
+  readonly volumes: readonly VolumeValue[];
+}
+export const READ_VOLUMES = `
+SELECT ${HOST},
+  coalesce((SELECT jsonb_agg(${VOLUME} ORDER BY v.name COLLATE "C") FROM sim.volume v
+    WHERE v.host_id = h.id AND v.pool = $2 AND starts_with(v.name, $3)), '[]') AS volumes
+FROM sim.host h WHERE h.id = $1`;
+
+export interface ConsoleRow extends ReadRow {
+  readonly entries: readonly ConsoleEntry[];
+}
+export const READ_CONSOLE = `
+SELECT ${HOST},
+  coalesce((SELECT c.entries FROM sim.console_log c WHERE c.host_id = h.id AND c.uuid = $2), '[]') AS entries
+FROM sim.host h WHERE h.id = $1`;

@@ -1,0 +1,80 @@
+/** The calls that change a simulated host's volumes, as database functions: see sim-functions-store.ts. */
+export const SIM_VOLUME_FUNCTIONS = `
+CREATE FUNCTION sim.volume_value(v sim.volume) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+  SELECT jsonb_build_object('pool', v.pool, 'name', v.name, 'capacityBytes', v.capacity_bytes,
+    'allocationBytes', v.allocation_bytes)
+$$;
+
+-- Room left in the pool. The caller holds the host's row, so that two calls do not both take the last of it.
+CREATE FUNCTION sim.pool_available(p_host integer, p_pool_bytes bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN greatest(0, p_pool_bytes - (SELECT filled_bytes FROM sim.host WHERE id = p_host)
+    - (SELECT coalesce(sum(allocation_bytes), 0) FROM sim.volume WHERE host_id = p_host));
+END $$;
+
+CREATE FUNCTION sim.create_volume(p_host integer, p_call text, p_pool text, p_name text, p_format text,
+  p_capacity bigint, p_allocation bigint, p_pool_bytes bigint) RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE
+  a sim.answer := sim.begin_call(p_host, p_call);
+  v sim.volume;
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  PERFORM FROM sim.host WHERE id = p_host FOR NO KEY UPDATE;
+  SELECT * INTO v FROM sim.volume WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  IF NOT FOUND THEN
+    IF sim.pool_available(p_host, p_pool_bytes) < p_allocation THEN
+      RETURN sim.refusal(a, 'storage-full', format('pool %s is full: volume %s does not fit', p_pool, p_name));
+    END IF;
+    INSERT INTO sim.volume VALUES (p_host, p_pool, p_name, p_format, p_capacity, p_allocation) RETURNING * INTO v;
+  END IF;
+  a.value := sim.volume_value(v);
+  RETURN a;
+END $$;
+
+-- The content itself is not kept, only its size and digest. p_capacity: what the content says; null: as it is.
+CREATE FUNCTION sim.upload_volume(p_host integer, p_call text, p_pool text, p_name text, p_size bigint,
+  p_sha256 text, p_capacity bigint, p_pool_bytes bigint) RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE
+  a sim.answer := sim.begin_call(p_host, p_call);
+  v sim.volume;
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  PERFORM FROM sim.host WHERE id = p_host FOR NO KEY UPDATE;
+  SELECT * INTO v FROM sim.volume WHERE host_id = p_host AND pool = p_pool AND name = p_name FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN sim.refusal(a, 'not-found', format('pool %s has no volume %s', p_pool, p_name));
+  END IF;
+  IF v.format = 'raw' AND p_size > v.capacity_bytes THEN
+    RETURN sim.refusal(a, 'invalid-spec', format('%s bytes do not fit into volume %s of %s bytes', p_size, p_name, v.capacity_bytes));
+  END IF;
+  IF p_size - v.allocation_bytes > sim.pool_available(p_host, p_pool_bytes) THEN
+    RETURN sim.refusal(a, 'storage-full', format('pool %s is full: the content of %s does not fit', p_pool, p_name));
+  END IF;
+  UPDATE sim.volume SET allocation_bytes = greatest(allocation_bytes, p_size), content_sha256 = p_sha256,
+    capacity_bytes = CASE WHEN format = 'qcow2' THEN coalesce(p_capacity, capacity_bytes) ELSE capacity_bytes END
+  WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  RETURN a;
+END $$;
+
+CREATE FUNCTION sim.grow_volume(p_host integer, p_call text, p_pool text, p_name text, p_capacity bigint)
+RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE a sim.answer := sim.begin_call(p_host, p_call);
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  UPDATE sim.volume SET capacity_bytes = greatest(capacity_bytes, p_capacity)
+  WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  IF NOT FOUND THEN
+    RETURN sim.refusal(a, 'not-found', format('pool %s has no volume %s', p_pool, p_name));
+  END IF;
+  RETURN a;
+END $$;
+
+CREATE FUNCTION sim.delete_volume(p_host integer, p_call text, p_pool text, p_name text) RETURNS sim.answer
+LANGUAGE plpgsql AS $$
+DECLARE a sim.answer := sim.begin_call(p_host, p_call);
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  DELETE FROM sim.volume WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  RETURN a;
+END $$;
+`;

@@ -1,0 +1,193 @@
+import { Client, Pool, type PoolClient } from "pg";
+import { messageOf } from "../../lib/errors.ts";
+import { HypervisorError, type HypervisorErrorReason } from "../hypervisor.ts";
+import { ensureSimSchema } from "./sim-schema-store.ts";
+
+/** What the world tells about one host, pushed to every process that is connected to it. */
+export type WorldNotice =
+  | { readonly kind: "changed"; readonly uuid: string; readonly detail: string }
+  | { readonly kind: "lost"; readonly error: HypervisorError };
+
+/** One statement of the world; `name` makes it a prepared one. */
+export interface WorldQuery {
+  readonly name: string;
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+/** The simulated world as one process sees it: a small pool for all its hosts, and one connection that listens. */
+export interface SimWorld {
+  /**
+   * Runs one statement. `beforeSend` is called in the same tick as the statement is written to the database; what it
+   * throws is passed on, and nothing is sent. Failures of the database are `HypervisorError`s.
+   */
+  run<Row extends object>(query: WorldQuery, beforeSend: () => void): Promise<readonly Row[]>;
+  /** The number of a host in the world; made where the world does not know it yet. */
+  hostId(uri: string): Promise<number>;
+  isDown(hostId: number): Promise<boolean>;
+  /** Writes down that a guest has stopped whose time to stop is over, and tells watchers. */
+  settle(hostId: number, uuid: string): Promise<void>;
+  /** True when the listening connection is gone, and with it the world: another one must be opened. */
+  isLost(): boolean;
+  /** Calls the listener for each notice about a host; once with `lost` when the world itself is gone. */
+  subscribe(hostId: number, listener: (notice: WorldNotice) => void): () => void;
+  /** Closes all connections. Never rejects. */
+  close(): Promise<void>;
+}
+
+/** Connections of one process to the world. Calls wait for one, a call holds it for about a millisecond. */
+const POOL_SIZE = 4;
+const CONNECT_TIMEOUT_MS = 10_000;
+const CHANNEL = "sim_event";
+/**
+ * The world commits without waiting for the disk. It stands in the same write-ahead log as the inventory, so what
+ * the inventory has recorded, and waited for, implies that every effect before it has reached the disk too.
+ */
+const SETTINGS = "-c synchronous_commit=off";
+
+/** Opens the world in a database, making its schema where there is none. */
+export async function openSimWorld(databaseUrl: string): Promise<SimWorld> {
+  const options = {
+    connectionString: databaseUrl,
+    application_name: "drover-sim",
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    options: SETTINGS,
+  };
+  const listener = new Client(options);
+  const notices = listen(listener);
+  try {
+    await listener.connect();
+    await ensureSimSchema(listener);
+    await listener.query(`LISTEN ${CHANNEL}`);
+  } catch (error) {
+    await listener.end().catch(() => undefined);
+    throw fromDatabase(error);
+  }
+  const pool = new Pool({ ...options, max: POOL_SIZE, allowExitOnIdle: true });
+  // A broken idle connection is replaced by the pool; a broken listener ends the world, so nothing is missed.
+  pool.on("error", () => undefined);
+  const ask = <Row extends object>(query: WorldQuery) => runOn<Row>(pool, query, () => undefined);
+  return {
+    run: (query, beforeSend) => runOn(pool, query, beforeSend),
+    async hostId(uri) {
+      const rows = await ask<{ id: number }>({
+        name: "sim-host-id",
+        text: "SELECT sim.host_id($1) AS id",
+        values: [uri],
+      });
+      return rows[0]?.id ?? 0;
+    },
+    async isDown(hostId) {
+      const text = "SELECT down FROM sim.host WHERE id = $1";
+      const rows = await ask<{ down: boolean }>({ name: "sim-is-down", text, values: [hostId] });
+      return rows[0]?.down ?? true;
+    },
+    async settle(hostId, uuid) {
+      await ask({ name: "sim-settle", text: "SELECT sim.settle_domain($1, $2)", values: [hostId, uuid] });
+    },
+    subscribe: notices.subscribe,
+    isLost: notices.isOver,
+    async close() {
+      notices.silence();
+      // A connection that is broken already has nothing left to end.
+      await Promise.allSettled([pool.end(), listener.end()]);
+    },
+  };
+}
+
+async function runOn<Row extends object>(
+  pool: Pool,
+  query: WorldQuery,
+  beforeSend: () => void,
+): Promise<readonly Row[]> {
+  let client: PoolClient;
+  try {
+    client = await pool.connect();
+  } catch (error) {
+    throw fromDatabase(error);
+  }
+  try {
+    beforeSend();
+  } catch (error) {
+    client.release();
+    throw error;
+  }
+  try {
+    // An idle client writes the statement before this call returns: the same tick as beforeSend.
+    const result = await client.query<Row & Record<string, unknown>>({ ...query, values: [...query.values] });
+    client.release();
+    return result.rows;
+  } catch (error) {
+    const failure = fromDatabase(error);
+    client.release(failure.reason === "unreachable" ? failure : undefined);
+    throw failure;
+  }
+}
+
+function listen(client: Client) {
+  const listeners = new Map<number, Set<(notice: WorldNotice) => void>>();
+  let silent = false;
+  const lose = (cause: unknown): void => {
+    if (silent) return;
+    silent = true;
+    const error = new HypervisorError("unreachable", "the connection to the simulated world was lost", {
+      cause,
+    });
+    for (const ofHost of [...listeners.values()])
+      for (const listener of [...ofHost]) listener({ kind: "lost", error });
+  };
+  client.on("error", lose);
+  client.on("end", () => {
+    lose(new Error("the database closed the connection"));
+  });
+  client.on("notification", ({ payload = "" }) => {
+    const [host = "", kind, uuid = "", detail = ""] = payload.split(" ");
+    const notice: WorldNotice =
+      kind === "changed"
+        ? { kind, uuid, detail }
+        : {
+            kind: "lost",
+            error: new HypervisorError("unreachable", "the simulated host closed the connection"),
+          };
+    for (const listener of [...(listeners.get(Number(host)) ?? [])]) listener(notice);
+  });
+  return {
+    subscribe: (hostId: number, listener: (notice: WorldNotice) => void): (() => void) => {
+      const ofHost = listeners.get(hostId) ?? new Set();
+      listeners.set(hostId, ofHost.add(listener));
+      return () => {
+        ofHost.delete(listener);
+        if (ofHost.size === 0 && listeners.get(hostId) === ofHost) listeners.delete(hostId);
+      };
+    },
+    silence: (): void => {
+      silent = true;
+    },
+    isOver: (): boolean => silent,
+  };
+}
+
+/** SQLSTATEs, by prefix, that mean something else than a failed call. */
+const REASON_OF_SQLSTATE: readonly (readonly [string, HypervisorErrorReason])[] = [
+  ["08", "unreachable"],
+  ["57P", "unreachable"],
+  ["53", "unreachable"],
+  ["3D", "unreachable"],
+  ["28", "unreachable"],
+  ["40", "busy"],
+  ["55P03", "busy"],
+  ["23505", "already-exists"],
+  ["22", "invalid-spec"],
+  ["23514", "invalid-spec"],
+];
+
+/** Turns a failure of the database into one of the host: without an SQLSTATE, the connection itself failed. */
+export function fromDatabase(error: unknown): HypervisorError {
+  if (error instanceof HypervisorError) return error;
+  const code =
+    error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : null;
+  const isSqlState = code !== null && /^[0-9A-Z]{5}$/.test(code);
+  const known = isSqlState ? REASON_OF_SQLSTATE.find(([prefix]) => code.startsWith(prefix)) : undefined;
+  const reason = known?.[1] ?? (isSqlState ? "failed" : "unreachable");
+  return new HypervisorError(reason, `the simulated world: ${messageOf(error)}`, { cause: error });
+}
