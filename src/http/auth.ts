@@ -1,5 +1,6 @@
 import { DroverError } from "../lib/errors.ts";
 import type { ProjectId, TokenId } from "../lib/ids.ts";
+import { isIdOrName } from "./schemas.ts";
 
 /** Who asks: a token, and what it reaches. */
 export interface Caller {
@@ -81,4 +82,47 @@ export function requireProject(identity: Identity, asked: string | null): Projec
 export function isLoopback(address: string | undefined): boolean {
   if (address === undefined) return false;
   return address === "::1" || /^(::ffff:)?127\./.test(address);
+}
+
+/** What access was found to be; null where the route needs none. */
+export interface Authorized {
+  readonly caller: Caller | null;
+  readonly project: ProjectRef | null;
+}
+
+/** The parts of a request that access depends on. */
+export interface AccessRequest {
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly query: unknown;
+  readonly ip: string;
+}
+
+/** Decides whether a request may go on. Throws `unauthenticated`, `forbidden`, or `not_found` for the project. */
+export async function authorize(
+  access: Access,
+  request: AccessRequest,
+  authenticate: Authenticate,
+): Promise<Authorized> {
+  if (access === "public" || (access === "loopback" && isLocal(request)))
+    return { caller: null, project: null };
+  const { authorization } = request.headers;
+  const secret = bearerSecret(typeof authorization === "string" ? authorization : undefined);
+  const asked = access === "project" ? askedProject(request.query) : null;
+  const identity = await authenticate(secret, asked);
+  if (identity === null) throw unauthenticated("The token is not known, was revoked or has expired.");
+  const { caller } = identity;
+  if (access === "installation" || access === "loopback") requireInstallation(caller);
+  return { caller, project: access === "project" ? requireProject(identity, asked) : null };
+}
+
+/** A proxy on this machine speaks for others, and says so. */
+function isLocal({ ip, headers }: AccessRequest): boolean {
+  return isLoopback(ip) && headers["x-forwarded-for"] === undefined && headers["forwarded"] === undefined;
+}
+
+/** Read before the query is checked: what cannot be a project's name is refused with the rest of the query. */
+function askedProject(query: unknown): string | null {
+  const project: unknown =
+    typeof query === "object" && query !== null ? Reflect.get(query, "project") : undefined;
+  return typeof project === "string" && isIdOrName(project) ? project : null;
 }

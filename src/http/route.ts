@@ -60,14 +60,16 @@ export type Responses = Readonly<Record<number, z.ZodType | MediaResponse>>;
 
 /** The body of status 204. */
 export const NoContent = z.undefined().meta({ description: "Done; there is nothing to say." });
-const NoBody = z.strictObject({});
+
+/** The body of a change that takes none: nothing, or `{}`. */
+export const NoBody = z.strictObject({});
 
 /** The parameters of `/v1/vms/:vm/disks/:disk`: `{ vm: string; disk: string }`. */
 export type PathParams<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
   ? Readonly<Record<Name, string>> & PathParams<`/${Rest}`>
   : Path extends `${string}:${infer Name}`
     ? Readonly<Record<Name, string>>
-    : Readonly<Record<never, never>>;
+    : unknown;
 
 type CallerOf<A extends Access> = A extends "public" ? null : A extends "loopback" ? Caller | null : Caller;
 type ProjectOf<A extends Access> = A extends "project" ? ProjectRef : null;
@@ -186,7 +188,8 @@ export interface RawRoute<A extends Access, Path extends string, Query extends S
   readonly handle: (call: Call<A, Path, Query, undefined>, exchange: Exchange) => Promise<RawAnswer>;
 }
 
-type Nothing = Readonly<Record<never, never>>;
+/** No query parameters of its own. */
+type Nothing = Readonly<Record<string, never>>;
 
 /** Where features hang their routes. Made by createApi in api.ts. */
 export interface Api {

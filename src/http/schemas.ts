@@ -57,7 +57,10 @@ export function referenceOf(idOrName: string): Reference {
 }
 
 /** A time in answers: RFC 3339 in UTC with milliseconds, as `Date.toISOString` writes it. */
-export const Timestamp = z.iso.datetime({ precision: 3 }).meta({ examples: ["2026-01-31T12:00:00.000Z"] });
+export const Timestamp = z
+  .string()
+  .regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+  .meta({ format: "date-time", examples: ["2026-01-31T12:00:00.000Z"] });
 
 /** A time in requests: RFC 3339 with any offset. */
 export const TimestampInput = z.iso
@@ -105,8 +108,6 @@ export const QueryBoolean = z.preprocess(
 
 /** Seconds that `?wait=` holds an answer; 0 does not wait. */
 export const MAX_WAIT_SECONDS = 60;
-export const WaitSeconds = queryInteger({ min: 0, max: MAX_WAIT_SECONDS })
-  .optional()
-  .meta({
-    description: "Seconds to hold the answer until the operation ends; it never turns into an error.",
-  });
+export const WaitSeconds = queryInteger({ min: 0, max: MAX_WAIT_SECONDS }).optional().meta({
+  description: "Seconds to hold the answer until the operation ends; it never turns into an error.",
+});
