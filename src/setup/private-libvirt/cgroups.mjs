@@ -75,18 +75,29 @@ function copyFileText(from, to, file) {
 }
 
 /**
- * The commands which show these cgroups, and no others, to the inside of a namespace.
+ * The commands which take the machine's cgroups out of a mount namespace. Covering them would not do: libvirt reads the
+ * list of mounts, and takes cgroups for absent, and works without, only when none is there.
+ * @returns {string[][]} argument vectors, program first
+ */
+export function hideCgroupCommands() {
+  const mounted = readFileSync("/proc/self/mounts", "utf8").includes(` ${ROOT} `);
+  return mounted ? [["umount", "--recursive", "--lazy", ROOT]] : [];
+}
+
+/**
+ * The commands which show these cgroups to the inside of a namespace.
  * @param {Cgroups} cgroups
  * @returns {string[][]} argument vectors, program first
  */
 export function cgroupCommands(cgroups) {
-  // libvirt takes cgroups for absent, and works without, when no cgroup file system is mounted.
-  const hide = [["mount", "-t", "tmpfs", "tmpfs", ROOT]];
   switch (cgroups.version) {
     case "none":
-      return hide;
+      return [];
     case 1:
-      return [...hide, ...cgroups.dirs.flatMap((dir) => version1Commands(dir.split("/").at(-2) ?? ""))];
+      return [
+        ["mount", "-t", "tmpfs", "tmpfs", ROOT],
+        ...cgroups.dirs.flatMap((dir) => version1Commands(dir.split("/").at(-2) ?? "")),
+      ];
     case 2:
       return [["mount", "-t", "cgroup2", "cgroup2", ROOT]];
   }

@@ -66,7 +66,7 @@ export function defaultNetworkXml({ uuid, bridge, subnet }) {
   <name>default</name>
   <uuid>${uuid}</uuid>
   <forward mode="nat"/>
-  <bridge name="${bridge}" stp="on" delay="0"/>
+  <bridge name="${bridge}" stp="off" delay="0"/>
   <ip address="${subnet}.1" netmask="255.255.255.0">
     <dhcp><range start="${subnet}.2" end="${subnet}.254"/></dhcp>
   </ip>

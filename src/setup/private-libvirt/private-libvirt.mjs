@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { isAlive, signalProcess, waitUntil } from "../processes.mjs";
 import { run, runToEnd } from "../run-program.mjs";
 import { restoreCapabilities, saveCapabilities } from "./capabilities-cache.mjs";
-import { cgroupCommands, makeCgroups, removeCgroups } from "./cgroups.mjs";
+import { cgroupCommands, hideCgroupCommands, makeCgroups, removeCgroups } from "./cgroups.mjs";
 import { defaultNetworkXml, defaultPoolXml, libvirtdConf, qemuConf, virtlogdConf } from "./configuration.mjs";
 import { endNamespace, findOuterProcess, runInside, startNamespace } from "./namespace.mjs";
 
@@ -127,7 +127,7 @@ function copyMissing(from, to) {
  */
 function setupCommands({ dir, name, ownNetwork, maskKvm }, namespace) {
   /** @type {string[][]} */
-  const commands = [["hostname", name]];
+  const commands = [["hostname", name], ...hideCgroupCommands()];
   if (ownNetwork) {
     // /sys shows the network namespace it was mounted in.
     commands.push(["mount", "-t", "sysfs", "sysfs", "/sys"], ["ip", "link", "set", "lo", "up"]);
