@@ -1,5 +1,5 @@
 /** Calls about one domain. Flags are libvirt's, by the name of the call. Numbers: enum remote_procedure. */
-import { array, int, nullable, string, struct, uchar, uhyper, uint, ushort, uuid } from "../codec.ts";
+import { array, boolean, int, nullable, string, struct, uchar, uhyper, uint, ushort, uuid } from "../codec.ts";
 import { qemu, remote, remoteVoid } from "../procedure.ts";
 import { domain } from "../structures.ts";
 
@@ -69,6 +69,13 @@ export const domainGetMetadata = remote(
   265,
   struct({ domain, type: int, uri: nullable(string), flags: uint }),
   struct({ metadata: string }),
+);
+
+export const domainGetAutostart = remote(
+  "domainGetAutostart",
+  15,
+  onlyDomain,
+  struct({ autostart: boolean }),
 );
 
 /** `result` is 1 when there is one. */

@@ -2,7 +2,7 @@
  * What the daemon tells unasked. Subscribe with connectDomainEventCallbackRegisterAny and an `eventId`
  * of domainEventId (virDomainEventID). Adding an event: one entry here, one in domainEventId.
  */
-import { type Codec, int, string, struct, uhyper } from "../codec.ts";
+import { type Codec, int, nullable, string, struct, uhyper } from "../codec.ts";
 import type { Domain } from "../structures.ts";
 import { domain, type TypedParam, typedParams } from "../structures.ts";
 import { XdrReader } from "../xdr.ts";
@@ -68,6 +68,10 @@ const eventTable: EventTable = {
     body: struct({ callbackId: int, domain, params: typedParams(JOB_STATS_MAX) }),
   },
   deviceRemovalFailed: { number: 367, body: struct({ callbackId: int, domain, devAlias: string }) },
+  metadataChange: {
+    number: 379,
+    body: struct({ callbackId: int, domain, type: int, uri: nullable(string) }),
+  },
 };
 
 const eventsByNumber: ReadonlyMap<number, { kind: DomainEventKind; body: Codec<unknown> }> = new Map(
