@@ -105,15 +105,9 @@ export type Answer<R extends Responses> = {
 type WithoutOperation<Body> = Omit<Body, "operation">;
 
 /** What a change answers: a 202 without the operation's body but with its id; else an answer. */
-export type ChangeAnswer<R extends Responses> = {
-  [Status in keyof R & number]: Status extends 202
-    ? {
-        readonly status: Status;
-        readonly body: WithoutOperation<BodyOf<R[Status]>>;
-        readonly operation: OperationId;
-        readonly generation?: number;
-      }
-    : {
+export type ChangeAnswer<R extends Responses> =
+  | {
+      [Status in Exclude<keyof R & number, 202>]: {
         readonly status: Status;
         readonly body: BodyOf<R[Status]>;
         readonly generation?: number;
@@ -121,7 +115,15 @@ export type ChangeAnswer<R extends Responses> = {
         /** The body for a repeated request: without secrets. */
         readonly replayBody?: BodyOf<R[Status]>;
       };
-}[keyof R & number];
+    }[Exclude<keyof R & number, 202>]
+  | {
+      [Status in Extract<keyof R & number, 202>]: {
+        readonly status: Status;
+        readonly body: WithoutOperation<BodyOf<R[Status]>>;
+        readonly operation: OperationId;
+        readonly generation?: number;
+      };
+    }[Extract<keyof R & number, 202>];
 
 type AcceptedBody<R extends Responses> = R extends { readonly 202: infer Schema }
   ? WithoutOperation<BodyOf<Schema>>
@@ -145,7 +147,7 @@ export interface RouteFacts<A extends Access, Path extends string, Query extends
 export interface ReadRoute<A extends Access, Path extends string, Query extends Shape, R extends Responses>
   extends RouteFacts<A, Path, Query, R> {
   readonly method: "GET";
-  readonly handle: (call: Call<A, Path, Query, undefined>) => Promise<Answer<R>>;
+  readonly handle: (call: Call<A, Path, Query, undefined>) => Promise<Answer<NoInfer<R>>>;
 }
 
 export interface ChangeRoute<
@@ -157,7 +159,7 @@ export interface ChangeRoute<
 > extends RouteFacts<A, Path, Query, R> {
   readonly method: "POST" | "PATCH" | "PUT" | "DELETE";
   readonly body?: Body;
-  readonly change: (tx: Tx, call: Call<A, Path, Query, z.output<Body>>) => Promise<ChangeAnswer<R>>;
+  readonly change: (tx: Tx, call: Call<A, Path, Query, z.output<Body>>) => Promise<ChangeAnswer<NoInfer<R>>>;
   readonly refresh?: (
     body: AcceptedBody<R>,
     call: Call<A, Path, Query, z.output<Body>>,
