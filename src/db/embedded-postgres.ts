@@ -42,7 +42,7 @@ export interface EmbeddedPostgres {
   /** True when the server ran already: another process uses it, or one was killed that did. */
   readonly adopted: boolean;
   /** Ends this process's use; the last user stops the server. May be called twice. */
-  stop(): Promise<void>;
+  readonly stop: () => Promise<void>;
 }
 
 // Starting waits for another process that starts or stops: a stop takes 80 seconds at worst.
