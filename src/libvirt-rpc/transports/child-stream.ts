@@ -11,7 +11,7 @@ export interface ChildStreamHooks {
   /** Makes the error of a child that ended, from how it did and what it wrote to stderr. */
   explain(how: string, stderr: string): Error;
   /** Called once. */
-  onFirstByteOrEnd(): Promise<void>;
+  onFirstByteOrEnd(): void;
 }
 
 /** A child process's stdin and stdout as one stream, which ends when the child does. */
@@ -83,8 +83,6 @@ export class ChildStream extends Duplex {
   #release(): void {
     if (this.#released) return;
     this.#released = true;
-    this.#hooks.onFirstByteOrEnd().catch((error: unknown) => {
-      this.destroy(error instanceof Error ? error : new Error(String(error)));
-    });
+    this.#hooks.onFirstByteOrEnd();
   }
 }

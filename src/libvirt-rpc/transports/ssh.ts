@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Duplex } from "node:stream";
@@ -29,8 +30,9 @@ function endingInNewline(text: string): string {
 export async function dialSsh(transport: SshTransport, uri: string): Promise<Duplex> {
   const command = remoteCommand(uri, transport.socketPath);
   const directory = await mkdtemp(path.join(tmpdir(), "libvirt-ssh-"));
-  const cleanUp = async (): Promise<void> => {
-    await rm(directory, { recursive: true, force: true });
+  // At once and not in the background, so that no key is left behind by a process that ends here.
+  const cleanUp = (): void => {
+    rmSync(directory, { recursive: true, force: true });
   };
   try {
     const files = await writeFiles(directory, transport);
@@ -41,7 +43,7 @@ export async function dialSsh(transport: SshTransport, uri: string): Promise<Dup
       onFirstByteOrEnd: cleanUp,
     });
   } catch (error) {
-    await cleanUp();
+    cleanUp();
     throw error;
   }
 }
