@@ -53,7 +53,8 @@ interface ErasedCall {
 }
 
 type Handle = (call: ErasedCall) => Promise<Outcome>;
-type Change = (tx: Tx, call: ErasedCall) => Promise<Outcome>;
+type Prepare = (call: ErasedCall) => Promise<unknown>;
+type Change = (tx: Tx, call: ErasedCall, prepared: unknown) => Promise<Outcome>;
 type Refresh = (body: unknown, call: ErasedCall) => ReturnType<NonNullable<ChangeRequest["refresh"]>>;
 type HandleRaw = (call: ErasedCall, exchange: Exchange) => Promise<RawAnswer>;
 
@@ -83,14 +84,16 @@ export function createApi(
     },
     change: (route) => {
       const change = route.change as unknown as Change;
+      const prepare = route.prepare as unknown as Prepare | undefined;
       const refresh = (route.refresh ?? null) as unknown as Refresh | null;
       const idempotent = route.method === "POST" || route.method === "PATCH";
       const facts = { ...route, body: route.body ?? NoBody, upload: null, idempotent };
-      add(facts, (call, request) => {
+      add(facts, async (call, request) => {
+        const prepared = await prepare?.(call);
         const again = refresh === null ? null : (body: unknown) => refresh(body, call);
         const hash = requestHash(call.query, call.body);
-        return runChange(deps, changeRequest(call, request, idempotent ? hash : null, again), (tx) =>
-          change(tx, call),
+        return await runChange(deps, changeRequest(call, request, idempotent ? hash : null, again), (tx) =>
+          change(tx, call, prepared),
         );
       });
     },

@@ -37,6 +37,8 @@ import type { IfMatch } from "./etag.ts";
  *   serialization failure: no effect outside `tx`. A thrown DroverError rolls back everything.
  * - A 202's schema is `z.strictObject({ vm: VmSchema, operation: OperationSchema })`; the operation is added from
  *   its id, `Location` is set, `?wait=` is taken and the runner is woken: none of it is the route's work.
+ * - `prepare`, where there is one, runs before the transaction, once; its outcome is given to `change`. A repeated
+ *   request runs it too, so it must not refuse what the change itself has made.
  * - `query` is a plain shape (`{ ...pageQuery, power: Power.optional() }`), made strict here; `body` must be a
  *   z.strictObject. An absent body is read as `{}`. Path parameters are ids or names and need no schema.
  * - `ifMatch: true` takes `If-Match`: give `call.ifMatch` to `requireMatch` with the row locked.
@@ -207,7 +209,8 @@ export interface Api {
     const R extends Responses,
     Query extends Shape = Nothing,
     Body extends z.ZodType = typeof NoBody,
-  >(route: ChangeRoute<A, Path, Query, Body, R>): void;
+    Prepared = undefined,
+  >(route: ChangeRoute<A, Path, Query, Body, R, Prepared>): void;
   raw<
     const A extends Access,
     const Path extends string,
