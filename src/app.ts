@@ -1,0 +1,45 @@
+import type { FastifyInstance } from "fastify";
+import type { Logger } from "pino";
+import type { Database } from "./db/client.ts";
+import { createApi } from "./http/api.ts";
+import type { OperationAnswers } from "./http/change.ts";
+import { serveDocsPage } from "./http/docs-page.ts";
+import { type Metrics, measureRequests } from "./http/metrics.ts";
+import { collectOpenApi, serveOpenApi } from "./http/openapi.ts";
+import { createServer } from "./http/server.ts";
+import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
+import type { Clock } from "./lib/clock.ts";
+import { registerTokenRoutes } from "./tokens/token-routes.ts";
+import { createAuthenticate } from "./tokens/token-service.ts";
+
+/** What the API needs of the process; made in main.ts. */
+export interface AppDeps {
+  readonly logger: Logger;
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly readiness: readonly ReadinessCheck[];
+  readonly operations: OperationAnswers;
+  /** PEM texts; null: plain HTTP. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+}
+
+/** Version of the API as its document states it. */
+const API_VERSION = "1.0.0";
+
+/** Builds the API without listening yet. Close it to end its streams and waits. */
+export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
+  const { database, clock, operations, metrics } = deps;
+  const app = createServer({ logger: deps.logger, tls: deps.tls ?? undefined });
+  measureRequests(app, metrics);
+  await collectOpenApi(app, API_VERSION);
+  const authenticate = createAuthenticate(database, clock);
+  const { api, routes } = createApi(app, { database, clock, operations, authenticate });
+
+  registerServiceRoutes(api, deps);
+  registerTokenRoutes(api, { db: database, clock });
+
+  serveOpenApi(app, routes);
+  await serveDocsPage(app);
+  return app;
+}
