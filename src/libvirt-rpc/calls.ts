@@ -6,6 +6,8 @@ import { remoteError } from "./structures.ts";
 import { XdrError, XdrReader } from "./xdr.ts";
 
 const SERIAL_MAX = 0xffff_ffff;
+/** Node fires a timer beyond this at once. */
+const TIMER_MAX_MS = 0x7fff_ffff;
 
 /** One call, from its submission until it is answered or given up. */
 interface Call {
@@ -101,9 +103,12 @@ export class Calls {
     const abort = (): void => {
       call.fail(signal?.reason);
     };
-    const timer = setTimeout(() => {
-      call.fail(new CallTimeoutError(procedure.name, timeoutMs));
-    }, timeoutMs);
+    const timer = setTimeout(
+      () => {
+        call.fail(new CallTimeoutError(procedure.name, timeoutMs));
+      },
+      Math.min(timeoutMs, TIMER_MAX_MS),
+    );
     signal?.addEventListener("abort", abort, { once: true });
     this.#queue.add(call);
     this.pump();

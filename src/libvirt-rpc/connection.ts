@@ -5,11 +5,12 @@ import { ConnectionError } from "./errors.ts";
 import { encodeFrame, type Message, messageStatus, messageType } from "./frame.ts";
 import { Keepalive } from "./keepalive.ts";
 import { Listeners } from "./listeners.ts";
+import { OpenStreams } from "./open-streams.ts";
 import type { CallOptions, KeepaliveOptions } from "./options.ts";
 import { KEEPALIVE_PROGRAM, type Procedure, REMOTE_PROGRAM } from "./procedure.ts";
 import { connectClose } from "./procedures/connect.ts";
 import { type DomainEvent, decodeDomainEvent } from "./procedures/events.ts";
-import { DownloadStream, type StreamEnd, type StreamPort, UploadStream } from "./streams.ts";
+import { DownloadStream, UploadStream } from "./streams.ts";
 import { Wire } from "./wire.ts";
 import { XdrError } from "./xdr.ts";
 
@@ -28,11 +29,9 @@ export class LibvirtConnection {
   readonly #wire: Wire;
   readonly #calls: Calls;
   readonly #keepalive: Keepalive;
-  readonly #streams = new Map<number, StreamEnd>();
-  readonly #pausedBy = new Set<number>();
+  readonly #streams: OpenStreams;
   readonly #events = new Listeners<[DomainEvent]>();
   readonly #closes = new Listeners<[ConnectionError]>();
-  #drainWaiters: (() => void)[] = [];
   #closedBy: ConnectionError | null = null;
 
   /** @param socket connected, and past what its transport needs before the protocol starts */
@@ -51,6 +50,9 @@ export class LibvirtConnection {
       closed: (error) => {
         this.#closed(error);
       },
+    });
+    this.#streams = new OpenStreams(this.#wire, (paused) => {
+      this.#keepalive.suspend(paused);
     });
     this.#calls = new Calls(
       settings.maxCallsInFlight,
@@ -102,7 +104,7 @@ export class LibvirtConnection {
     const stream = new UploadStream(procedure.name);
     try {
       await this.#calls.submit(procedure, args, this.#withTimeout(options), (serial) => {
-        this.#open(stream, procedure, serial, beforeSend);
+        this.#streams.open(stream, procedure, serial, beforeSend);
       });
       await pipeline(source, stream, signal === undefined ? {} : { signal });
     } catch (error) {
@@ -126,7 +128,7 @@ export class LibvirtConnection {
     const { signal, beforeSend } = options;
     const stream = new DownloadStream<Result>(procedure.name);
     const reply = this.#calls.submit(procedure, args, this.#withTimeout(options), (serial) => {
-      if (!stream.destroyed) this.#open(stream, procedure, serial, beforeSend);
+      if (!stream.destroyed) this.#streams.open(stream, procedure, serial, beforeSend);
     });
     stream.follow(reply);
     const abort = (): void => {
@@ -178,8 +180,7 @@ export class LibvirtConnection {
         this.#receiveEvent(message);
         return;
       case messageType.stream:
-        // A stream we gave up goes on until the daemon has read so.
-        this.#streams.get(message.serial)?.packet(message.status, message.body);
+        this.#streams.receive(message);
         return;
       default:
         throw new XdrError(`a message of type ${message.type} is not for a client`);
@@ -192,63 +193,8 @@ export class LibvirtConnection {
     if (event !== null) this.#events.emit(event);
   }
 
-  #open(
-    stream: StreamEnd,
-    procedure: Procedure<never, unknown>,
-    serial: number,
-    beforeSend?: () => void,
-  ): void {
-    this.#streams.set(serial, stream);
-    stream.opened(this.#portFor(procedure, serial, beforeSend));
-  }
-
-  #portFor(procedure: Procedure<never, unknown>, serial: number, beforeSend?: () => void): StreamPort {
-    const { program, number } = procedure;
-    const wire = this.#wire;
-    const release = (): void => {
-      this.#streams.delete(serial);
-      this.#setPaused(serial, false);
-    };
-    return {
-      send: (status, body) => {
-        try {
-          beforeSend?.();
-        } catch (error) {
-          // Not even the packet that gives the stream up may be sent, so the connection must tell.
-          release();
-          wire.fail(
-            new ConnectionError("closed", `${procedure.name} was stopped half way`, { cause: error }),
-          );
-          throw error;
-        }
-        wire.sendBulk({ program, procedure: number, type: messageType.stream, serial, status }, body);
-      },
-      isCongested: () => wire.congested,
-      onceDrained: (then) => {
-        this.#drainWaiters.push(then);
-      },
-      setPaused: (paused) => {
-        this.#setPaused(serial, paused);
-      },
-      release,
-    };
-  }
-
-  #setPaused(serial: number, paused: boolean): void {
-    const before = this.#pausedBy.size > 0;
-    if (paused) this.#pausedBy.add(serial);
-    else this.#pausedBy.delete(serial);
-    const after = this.#pausedBy.size > 0;
-    if (before === after) return;
-    this.#keepalive.suspend(after);
-    if (after) this.#wire.pause();
-    else this.#wire.resume();
-  }
-
   #drained(): void {
-    const waiters = this.#drainWaiters;
-    this.#drainWaiters = [];
-    for (const waiter of waiters) waiter();
+    this.#streams.drained();
     this.#calls.pump();
   }
 
@@ -266,11 +212,8 @@ export class LibvirtConnection {
   #closed(error: ConnectionError): void {
     this.#closedBy = error;
     this.#keepalive.stop();
-    this.#drainWaiters = [];
     this.#calls.close(error);
-    const streams = [...this.#streams.values()];
-    this.#streams.clear();
-    for (const stream of streams) stream.destroy(error);
+    this.#streams.close(error);
     this.#closes.emit(error);
     this.#events.clear();
     this.#closes.clear();

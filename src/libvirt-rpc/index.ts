@@ -25,3 +25,4 @@ export {
   type Volume,
 } from "./structures.ts";
 export type { TypedValue } from "./typed-value.ts";
+export { XdrError } from "./xdr.ts";

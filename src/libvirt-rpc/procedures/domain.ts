@@ -1,5 +1,17 @@
 /** Calls about one domain. Flags are libvirt's, by the name of the call. Numbers: enum remote_procedure. */
-import { array, boolean, int, nullable, string, struct, uchar, uhyper, uint, ushort, uuid } from "../codec.ts";
+import {
+  array,
+  boolean,
+  int,
+  nullable,
+  string,
+  struct,
+  uchar,
+  uhyper,
+  uint,
+  ushort,
+  uuid,
+} from "../codec.ts";
 import { qemu, remote, remoteVoid } from "../procedure.ts";
 import { domain } from "../structures.ts";
 

@@ -21,7 +21,7 @@ export async function dialTls(
   const socket = connect({ host, port, ca, cert, key, minVersion: "TLSv1.2" }, describe);
   await ready(socket, "secureConnect", signal, describe);
   socket.setNoDelay(true);
-  await ready(socket, "readable", signal, () => rejected(where));
+  await ready(socket, "readable", signal, (error) => rejected(where, error));
   const first: unknown = socket.read(1);
   if (!Buffer.isBuffer(first) || first[0] !== ACCEPTED) {
     socket.destroy();
@@ -45,6 +45,7 @@ function connect(
   }
 }
 
-function rejected(where: string): ConnectionError {
-  return new ConnectionError("tls", `the daemon at ${where} did not accept our client certificate`);
+function rejected(where: string, cause?: Error): ConnectionError {
+  const message = `the daemon at ${where} did not accept our client certificate`;
+  return new ConnectionError("tls", message, { cause });
 }
