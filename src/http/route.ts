@@ -140,6 +140,8 @@ export interface RouteFacts<A extends Access, Path extends string, Query extends
   readonly tag: Tag;
   readonly summary: string;
   readonly description?: string;
+  /** Schemas of path parameters that are no id or name of what is there; a wrong one is still a 404. */
+  readonly params?: Shape;
   readonly query?: Query;
   readonly responses: R;
   readonly errors?: readonly ErrorCode[];
@@ -158,6 +160,7 @@ export interface ChangeRoute<
   Query extends Shape,
   Body extends z.ZodType,
   R extends Responses,
+  Prepared,
 > extends RouteFacts<A, Path, Query, R> {
   readonly method: "POST" | "PATCH" | "PUT" | "DELETE";
   readonly body?: Body;
