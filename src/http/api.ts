@@ -146,7 +146,8 @@ function register(
   // In a context of its own, for its bodies are handed on as streams instead of being read.
   void app.register((child, _options, registered) => {
     child.removeAllContentTypeParsers();
-    child.addContentTypeParser([...upload.contentTypes], (_request, payload, done) => {
+    // The content decides what it is, so any type is taken, and none: `curl -T` sends none.
+    child.addContentTypeParser([...upload.contentTypes, "*"], (_request, payload, done) => {
       done(null, payload);
     });
     child.route(definition);
@@ -163,7 +164,9 @@ function isStreamed(route: RegisteredRoute): boolean {
 function schemaOf(route: RegisteredRoute): FastifySchema {
   return {
     params: z.strictObject(
-      Object.fromEntries(paramNames(route.path).map((name) => [name, paramSchema(name)])),
+      Object.fromEntries(
+        paramNames(route.path).map((name) => [name, route.params?.[name] ?? paramSchema(name)]),
+      ),
     ),
     querystring: z.strictObject(queryShape(route)),
     ...(route.body === null ? {} : { body: route.body }),

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
+import { Readable } from "node:stream";
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { isDatabaseUnavailable } from "../db/database-errors.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -69,7 +70,9 @@ function headersFor(error: unknown, request: FastifyRequest): Record<string, str
   if (seconds !== undefined) headers["retry-after"] = String(seconds);
   else if (status === 503 || status === 429) headers["retry-after"] = String(RETRY_AFTER_SECONDS);
   // What is left of the body will not be read, so the connection cannot be used again.
-  if (status === 413 || status === 408) headers["connection"] = "close";
+  // An upload is drained by its route: closing at once would reset the connection, and the answer would be lost.
+  const draining = status === 413 && request.body instanceof Readable;
+  if ((status === 413 || status === 408) && !draining) headers["connection"] = "close";
   return headers;
 }
 
