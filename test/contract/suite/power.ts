@@ -1,0 +1,197 @@
+import { expect } from "vitest";
+import type { Call, DomainSpec, HostConnection, ObservedPower } from "../../../src/hypervisors/hypervisor.ts";
+import type { Ability, Behaviour } from "./record.ts";
+import { expectRefusal, present, type Scene } from "./scene.ts";
+
+interface PowerCall {
+  readonly ability: Ability;
+  readonly name: string;
+  readonly send: (connection: HostConnection, uuid: string, call: Call) => Promise<void>;
+}
+
+const start: PowerCall = {
+  ability: "start",
+  name: "start",
+  send: (host, ...args) => host.startDomain(...args),
+};
+const forceOff: PowerCall = {
+  ability: "stop",
+  name: "force-off",
+  send: (host, ...args) => host.forceOffDomain(...args),
+};
+const remove: PowerCall = {
+  ability: "stop",
+  name: "remove",
+  send: (host, ...args) => host.removeDomain(...args),
+};
+const shutdown: PowerCall = {
+  ability: "gracefulStop",
+  name: "shutdown request",
+  send: (host, ...args) => host.requestShutdown(...args),
+};
+const pause: PowerCall = {
+  ability: "pause",
+  name: "pause",
+  send: (host, ...args) => present(host.pause).pauseDomain(...args),
+};
+const resume: PowerCall = {
+  ability: "pause",
+  name: "resume",
+  send: (host, ...args) => present(host.pause).resumeDomain(...args),
+};
+const reboot: PowerCall = {
+  ability: "reboot",
+  name: "reboot",
+  send: (host, ...args) => present(host.rebootDomain)(...args),
+};
+const reset: PowerCall = {
+  ability: "reset",
+  name: "reset",
+  send: (host, ...args) => present(host.resetDomain)(...args),
+};
+
+type From = "off" | "running" | "paused" | "crashed";
+/** What a call leads to: a power, one of several, no domain at all, or a refusal that changes nothing. */
+type Outcome = ObservedPower | readonly ObservedPower[] | "gone" | "refused";
+
+/** What each call does from each power. A pair that is not here is the hypervisor's own business. */
+const TRANSITIONS: readonly (readonly [From, PowerCall, Outcome])[] = [
+  ["off", start, "running"],
+  ["off", forceOff, "off"],
+  ["off", shutdown, "off"],
+  ["off", pause, "refused"],
+  ["off", resume, "refused"],
+  ["off", reboot, "refused"],
+  ["off", reset, "refused"],
+  ["running", start, "running"],
+  ["running", forceOff, "off"],
+  ["running", remove, "refused"],
+  ["running", pause, "paused"],
+  ["running", resume, "running"],
+  ["running", reset, "running"],
+  ["paused", start, "paused"],
+  ["paused", forceOff, "off"],
+  ["paused", remove, "refused"],
+  ["paused", pause, "paused"],
+  ["paused", resume, "running"],
+  ["crashed", start, "running"],
+  ["crashed", forceOff, ["off", "crashed"]],
+  ["crashed", remove, "gone"],
+  ["crashed", pause, "refused"],
+];
+
+/** Power: every transition, calls twice, and what guests do by themselves. */
+export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
+  const { declared, hooks } = scene.contract;
+  const has = (ability: Ability): boolean => ability === "required" || declared.includes(ability);
+  const canBe = (from: From): boolean =>
+    from === "paused" ? has("pause") : from === "crashed" ? hooks?.crashDomain !== undefined : true;
+
+  for (const [from, call, outcome] of TRANSITIONS) {
+    if (!has(call.ability) || !canBe(from)) continue;
+    behaviour(
+      call.ability,
+      `${call.name} of a domain that is ${from}: ${describeOutcome(outcome)}`,
+      async () => {
+        const spec = await bringTo(scene, from);
+        const sent = call.send(scene.connection, spec.uuid, scene.call());
+        if (outcome === "refused") await expectRefusal(sent, "invalid-state");
+        else await sent;
+        const power = await scene.power(spec);
+        if (outcome === "gone") expect(power).toBeNull();
+        else expect([outcome === "refused" ? from : outcome].flat()).toContain(power);
+      },
+    );
+  }
+
+  missingParts(scene, behaviour);
+  if (has("gracefulStop")) gracefulStop(scene, behaviour);
+  if (has("reboot")) restart(scene, behaviour, reboot);
+  if (has("reset")) restart(scene, behaviour, reset);
+  if (has("directKernel")) directKernel(scene, behaviour);
+  if (has("firmwareBios")) firmwareBios(scene, behaviour);
+}
+
+function describeOutcome(outcome: Outcome): string {
+  if (typeof outcome !== "string") return outcome.join(" or ");
+  return outcome === "refused" ? "refused, nothing changed" : outcome;
+}
+
+async function bringTo(scene: Scene, from: From): Promise<DomainSpec> {
+  if (from === "off") return scene.define();
+  const spec = await scene.start();
+  if (from === "paused") await pause.send(scene.connection, spec.uuid, scene.call());
+  if (from === "crashed") {
+    await scene.contract.hooks?.crashDomain?.(scene.world, spec.uuid);
+    await scene.powerBecomes(spec, "crashed");
+  }
+  expect(await scene.power(spec)).toBe(from);
+  return spec;
+}
+
+function missingParts(scene: Scene, behaviour: Behaviour): void {
+  if (!scene.contract.declared.includes("volumes")) return;
+  behaviour("start", "a start with a missing volume rejects, and the domain stays off", async () => {
+    const volume = scene.volume();
+    const spec = await scene.define({ disks: [{ name: "root", volume, format: "raw" }] });
+    await expect(scene.connection.startDomain(spec.uuid, scene.call())).rejects.toMatchObject({
+      name: "HypervisorError",
+    });
+    expect(await scene.power(spec)).toBe("off");
+  });
+}
+
+function gracefulStop(scene: Scene, behaviour: Behaviour): void {
+  behaviour("gracefulStop", "a guest that obeys goes off", async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await scene.connection.requestShutdown(spec.uuid, scene.call());
+    await scene.powerBecomes(spec, "off");
+    await scene.connection.requestShutdown(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("off");
+  });
+
+  const deafen = scene.contract.hooks?.deafen;
+  if (deafen === undefined) return;
+  behaviour("gracefulStop", "a guest that ignores the request runs on, until its power is cut", async () => {
+    const spec = await scene.define();
+    await deafen(scene.world, spec, scene.connection);
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    await scene.guestUp(spec);
+    await scene.connection.requestShutdown(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("running");
+    await scene.connection.forceOffDomain(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("off");
+  });
+}
+
+function restart(scene: Scene, behaviour: Behaviour, call: PowerCall): void {
+  behaviour(call.ability, `${call.name} makes the guest start anew, in the same domain`, async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await call.send(scene.connection, spec.uuid, scene.call());
+    await scene.guestUp(spec, 2);
+    await scene.powerBecomes(spec, "running");
+  });
+}
+
+function directKernel(scene: Scene, behaviour: Behaviour): void {
+  behaviour("directKernel", "a domain boots the kernel that it is given", async () => {
+    const { kernel } = scene.world;
+    if (kernel === null) throw new Error("directKernel is declared: the world must have a kernel");
+    const spec = await scene.start({ boot: { kind: "kernel", ...kernel } });
+    await scene.guestUp(spec);
+    expect(await scene.power(spec)).toBe("running");
+  });
+}
+
+function firmwareBios(scene: Scene, behaviour: Behaviour): void {
+  behaviour("firmwareBios", "a domain starts from its firmware, with a disk", async () => {
+    const { volumes } = scene.connection;
+    const volume = scene.volume();
+    await volumes?.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
+    const disks = volumes === undefined ? [] : [{ name: "root", volume, format: "qcow2" as const }];
+    const spec = await scene.start({ boot: { kind: "firmware", firmware: "bios" }, disks });
+    expect(await scene.power(spec)).toBe("running");
+  });
+}
