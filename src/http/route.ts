@@ -164,7 +164,13 @@ export interface ChangeRoute<
 > extends RouteFacts<A, Path, Query, R> {
   readonly method: "POST" | "PATCH" | "PUT" | "DELETE";
   readonly body?: Body;
-  readonly change: (tx: Tx, call: Call<A, Path, Query, z.output<Body>>) => Promise<ChangeAnswer<NoInfer<R>>>;
+  /** Looks at the world outside the database, before the transaction; changes nothing. */
+  readonly prepare?: (call: Call<A, Path, Query, z.output<Body>>) => Promise<Prepared>;
+  readonly change: (
+    tx: Tx,
+    call: Call<A, Path, Query, z.output<Body>>,
+    prepared: Prepared,
+  ) => Promise<ChangeAnswer<NoInfer<R>>>;
   readonly refresh?: (
     body: AcceptedBody<R>,
     call: Call<A, Path, Query, z.output<Body>>,
