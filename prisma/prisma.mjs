@@ -1,11 +1,20 @@
 #!/usr/bin/env node
 // The Prisma CLI with our configuration. Where its native schema engine is not on the disk (it is downloaded from
 // Prisma's own host, which a closed network cannot reach) the WebAssembly build of the same engine stands in.
-// docs/decisions/0004-prisma-schema-engine.md says why. Runs on Node >= 20, without a build.
+// docs/decisions/0004-prisma-schema-engine.md says why. `generate` runs on Node >= 20, without a build.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -55,12 +64,13 @@ function refuseShadowDatabase(/** @type {string[]} */ args) {
 }
 
 /** @returns {number} the exit status of the CLI */
-function runCli(/** @type {string[]} */ args) {
+function runCli(/** @type {string[]} */ args, databaseUrl = process.env.DATABASE_URL ?? "") {
   /** @type {NodeJS.ProcessEnv} */
   const env = {
     CHECKPOINT_DISABLE: "1",
     PRISMA_HIDE_UPDATE_MESSAGE: "1",
     ...process.env,
+    DATABASE_URL: databaseUrl,
   };
   if (!hasNativeEngine()) env.PRISMA_SCHEMA_ENGINE_BINARY ??= STAND_IN;
   const options = { stdio: /** @type {const} */ ("inherit"), env, cwd: ROOT };
@@ -73,9 +83,37 @@ function runCli(/** @type {string[]} */ args) {
   return result.status ?? 1;
 }
 
-function main() {
+/**
+ * Runs a command that needs a database where DATABASE_URL names none: on the embedded one of DROVER_DATA_DIR, or,
+ * to write or compare migrations, on one that is thrown away.
+ */
+async function runOnEmbedded(/** @type {string[]} */ args) {
+  const throwAway = args[0] === "migrate" && ["dev", "diff"].includes(args[1] ?? "");
+  const dataDir = throwAway ? mkdtempSync(join(tmpdir(), "drover-prisma-")) : process.env.DROVER_DATA_DIR;
+  if (!dataDir) {
+    process.stderr.write("Which database? Set DATABASE_URL, or DROVER_DATA_DIR for the embedded one.\n");
+    return 2;
+  }
+  const logger = { debug() {}, info() {}, warn: console.error, error: console.error };
+  const { removeEmbeddedPostgres, startEmbeddedPostgres } = await import("../src/db/embedded-postgres.ts");
+  try {
+    const server = await startEmbeddedPostgres({ dataDir, logger });
+    const status = runCli(args, server.url);
+    await server.stop();
+    return status;
+  } finally {
+    if (throwAway) {
+      await removeEmbeddedPostgres({ dataDir });
+      rmSync(dataDir, { recursive: true, force: true });
+    }
+  }
+}
+
+async function main() {
   const args = process.argv.slice(2);
   refuseShadowDatabase(args);
+  const needsDatabase = ["migrate", "db", "studio"].includes(args[0] ?? "");
+  if (needsDatabase && !process.env.DATABASE_URL) return runOnEmbedded(args);
   if (args[0] !== "generate" || args.length > 1) return runCli(args);
   const key = generationKey();
   if (isGenerated(key)) return 0;
@@ -88,4 +126,4 @@ function main() {
   return status;
 }
 
-process.exit(main());
+process.exit(await main());

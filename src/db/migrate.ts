@@ -4,6 +4,7 @@ import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import {
   type AppliedMigration,
+  howToResolve,
   MIGRATIONS_DIRECTORY,
   type Migration,
   planMigrations,
@@ -158,10 +159,7 @@ async function recordFailure(
     "INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at, logs) VALUES ($1, $2, $3, $4, $5)",
     [randomUUID(), migration.checksum, migration.name, startedAt, reason],
   );
-  return new DatabaseSetupError(
-    `${failed}\nPut right what it says, then allow another attempt with \`npm run prisma -- migrate resolve --rolled-back ${migration.name}\`.`,
-    { cause },
-  );
+  return new DatabaseSetupError(`${failed}\n${howToResolve(migration.name)}`, { cause });
 }
 
 /** False when the connection is gone, and with it the transaction. */

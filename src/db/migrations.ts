@@ -81,8 +81,15 @@ function sha256(text: string): string {
 function failedEarlier(row: AppliedMigration): DatabaseSetupError {
   return new DatabaseSetupError(
     `Migration ${row.name} failed earlier: ${row.logs ?? "no details were recorded"}\n` +
-      `Put right what it says, then allow another attempt with \`npm run prisma -- migrate resolve --rolled-back ${row.name}\`, ` +
-      `or with this SQL: UPDATE _prisma_migrations SET rolled_back_at = now() WHERE migration_name = '${row.name}' AND finished_at IS NULL`,
+      howToResolve(row.name),
+  );
+}
+
+/** What a person does after a migration has failed. */
+export function howToResolve(name: string): string {
+  return (
+    `Put right what it says, then allow another attempt with \`npm run prisma -- migrate resolve --rolled-back ${name}\`, ` +
+    `with DATABASE_URL set, or DROVER_DATA_DIR for the embedded database.`
   );
 }
 

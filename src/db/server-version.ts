@@ -9,9 +9,13 @@ export async function refuseOldServer(client: ClientBase): Promise<void> {
   const { rows } = await client.query<{ number: number; text: string }>(
     "SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS text",
   );
-  const version = rows[0];
-  if (version === undefined || version.number >= MINIMUM_POSTGRES * 10_000) return;
+  for (const version of rows) requireSupported(version.number, version.text);
+}
+
+/** As refuseOldServer; `number` is Postgres' server_version_num, such as 150004, and `text` its server_version. */
+export function requireSupported(number: number, text: string): void {
+  if (number >= MINIMUM_POSTGRES * 10_000) return;
   throw new DatabaseSetupError(
-    `The server of DATABASE_URL is Postgres ${version.text}; Drover needs ${MINIMUM_POSTGRES} or newer. Upgrade it, or leave DATABASE_URL out to use the embedded one.`,
+    `The server of DATABASE_URL is Postgres ${text}; Drover needs ${MINIMUM_POSTGRES} or newer. Upgrade it, or leave DATABASE_URL out to use the embedded one.`,
   );
 }

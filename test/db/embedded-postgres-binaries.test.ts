@@ -16,14 +16,11 @@ const OURSELVES: Account = {
 
 let directory: string;
 let source: string;
-beforeEach(() => {
+function copyPackage(): void {
   directory = mkdtempSync(join(tmpdir(), "drover-binaries-"));
   source = join(directory, "package");
   cpSync(packageDirectory(), source, { recursive: true, verbatimSymlinks: true });
-});
-afterEach(() => {
-  rmSync(directory, { recursive: true, force: true });
-});
+}
 
 const linksIn = (path: string) =>
   readdirSync(join(path, "native/lib")).filter((name) =>
@@ -38,6 +35,11 @@ function dropLinks(): readonly string[] {
 }
 
 describe("the binaries", () => {
+  beforeEach(copyPackage);
+  afterEach(() => {
+    rmSync(directory, { recursive: true, force: true });
+  });
+
   it("are used where they are, with the links that npm dropped put back", async () => {
     const links = dropLinks();
     expect(links.length).toBeGreaterThan(5);

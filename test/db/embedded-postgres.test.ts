@@ -78,6 +78,22 @@ async function remembered(url: string): Promise<readonly string[]> {
   );
 }
 
+/** Runs a shell script as the server's account, for Postgres tells its own account's processes only. */
+async function startAsServer(script: string): Promise<{ readonly printed: string }> {
+  const { uid, gid } = statSync(cluster());
+  const shell = spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], uid, gid, cwd: "/" });
+  users.push(shell);
+  const [printed] = z.tuple([z.string()]).parse(await once(createInterface({ input: shell.stdout }), "line"));
+  return { printed };
+}
+
+function writePid(pid: string): void {
+  writeFileSync(
+    join(cluster(), "postmaster.pid"),
+    `${pid}\n${cluster()}\n1\n5432\n/nowhere\n\n 1 1\nready\n`,
+  );
+}
+
 describe("the embedded Postgres", () => {
   it("starts cold, keeps its data over a warm start, and is gone after stop", async () => {
     const cold = await start();
@@ -220,10 +236,7 @@ describe("after a failure", () => {
 
   it("is not stopped by a stale postmaster.pid whose pid is another program's now", async () => {
     await (await start()).stop();
-    writeFileSync(
-      join(cluster(), "postmaster.pid"),
-      `${process.pid}\n${cluster()}\n1\n5432\n/nowhere\n\n 1 1\nready\n`,
-    );
+    writePid((await startAsServer("echo $$; exec sleep 600")).printed);
     const { adopted, stop } = await start();
     expect(adopted).toBe(false);
     await stop();
@@ -232,18 +245,9 @@ describe("after a failure", () => {
   it("is not stopped by a stale postmaster.pid whose process is a zombie", async () => {
     await (await start()).stop();
     // The parent becomes a program that never asks how its child ended.
-    const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 600"], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    users.push(parent);
-    const [zombie] = z
-      .tuple([z.string()])
-      .parse(await once(createInterface({ input: parent.stdout }), "line"));
+    const { printed: zombie } = await startAsServer("true & echo $!; exec sleep 600");
     await expect.poll(() => readFileSync(`/proc/${zombie}/stat`, "utf8"), SOON).toMatch(/\) Z /);
-    writeFileSync(
-      join(cluster(), "postmaster.pid"),
-      `${zombie}\n${cluster()}\n1\n5432\n/nowhere\n\n 1 1\nready\n`,
-    );
+    writePid(zombie);
     const { adopted, stop } = await start();
     expect(adopted).toBe(false);
     await stop();

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createDatabase } from "../../src/db/client.ts";
 import { foreignKeyViolation, isDatabaseUnavailable, uniqueViolation } from "../../src/db/database-errors.ts";
+import { requireSupported } from "../../src/db/server-version.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/database.ts";
 import { silentLog } from "../fixtures/log.ts";
 
@@ -104,6 +105,21 @@ describe("a transaction", () => {
     expect(await errorOf(slow)).toMatchObject({ code: "unavailable" });
     expect(await test.db.project.findUnique({ where: { id: lost.id } })).toBeNull();
   });
+});
+
+it("gives every connection limits, so that a lost statement cannot keep it", async () => {
+  const db = createDatabase({ url: test.url, maxConnections: 1, logger: silentLog });
+  const rows =
+    await db.$queryRaw`SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock`;
+  expect(rows).toEqual([{ statement: "30s", lock: "15s" }]);
+  await db.close();
+});
+
+it("refuses servers older than Postgres 15", () => {
+  expect(() => {
+    requireSupported(140_012, "14.12");
+  }).toThrow(/Postgres 14\.12; Drover needs 15 or newer/);
+  requireSupported(150_000, "15.0");
 });
 
 describe("violations", () => {
