@@ -55,22 +55,40 @@ export interface Step<Input, Found extends JsonObject = JsonObject> {
   /** Attempts at a retryable failure, first one included; 5 without. An unreachable host does not count. */
   readonly maxAttempts?: number;
   readonly find?: (context: StepContext<Input>) => Promise<Found>;
-  readonly run: (context: StepContext<Input> & { readonly found: Found | null }) => Promise<JsonObject | undefined>;
+  readonly run: (
+    context: StepContext<Input> & { readonly found: Found | null },
+  ) => Promise<JsonObject | undefined>;
   /** Inventory changes that commit together with the step's record. */
-  readonly record?: (tx: Tx, operation: OperationContext<Input>, result: JsonObject | undefined) => Promise<void>;
-  /** Takes back what this operation did in this step, however far it came. Idempotent. */
+  readonly record?: (
+    tx: Tx,
+    operation: OperationContext<Input>,
+    result: JsonObject | undefined,
+  ) => Promise<void>;
+  /**
+   * Takes back what this operation did in this step, however far it came. Idempotent. Not called when the step has
+   * a `find` that was never recorded: then `run` never began. It goes to the host that the step ran on.
+   */
   readonly undo?: (context: UndoContext<Input, Found>) => Promise<void>;
-  /** Inventory changes that commit together with the record of the undo. */
+  /** Inventory changes that commit together with the record of the undo; called for each step that began. */
   readonly recordUndo?: (tx: Tx, operation: OperationContext<Input>) => Promise<void>;
 }
 
 /** What the check at the operation's turn says: go on, nothing to do, or why not. */
-export type Admission = { readonly kind: "run" } | { readonly kind: "done" } | { readonly kind: "refuse"; readonly error: DroverError };
+export type Admission =
+  | { readonly kind: "run" }
+  | { readonly kind: "done" }
+  | { readonly kind: "refuse"; readonly error: DroverError };
 
 /** How an operation ended, for `onEnd`. */
 export type OperationOutcome =
   | { readonly state: "succeeded" }
-  | { readonly state: "failed" | "cancelled" | "attention"; readonly error: DroverError; readonly undone: boolean };
+  | {
+      readonly state: "failed" | "cancelled" | "attention";
+      readonly error: DroverError;
+      readonly undone: boolean;
+    };
+
+export type Overtaking = boolean | "all";
 
 export interface OperationKind<Input> {
   /** `<resource>.<verb>`, such as `vm.create`. */
@@ -79,10 +97,16 @@ export interface OperationKind<Input> {
   readonly steps: readonly Step<Input>[];
   /** From being queued to being given up, in seconds. */
   readonly deadlineSeconds: number | ((input: Input) => number);
-  /** Goes forward until done or `attention`: a failure is not undone. Stop and delete. */
-  readonly forwardOnly?: boolean;
-  /** Cancels what is queued before it on its exclusive subjects and aborts what runs. Forced stop and delete. */
-  readonly overtakes?: boolean | ((input: Input) => boolean);
+  /**
+   * Once begun it goes forward until done or `attention`: a failure is not undone, and it cannot be cancelled.
+   * Forced stop and delete. A first step that refuses with a DroverError, and so did nothing, ends it as `failed`.
+   */
+  readonly forwardOnly?: boolean | ((input: Input) => boolean);
+  /**
+   * Cancels what is queued before it on its exclusive subjects and aborts what runs. `true` (a forced stop) spares
+   * what overtakes itself; `"all"` (a delete) overtakes a forced stop too, but no other delete.
+   */
+  readonly overtakes?: Overtaking | ((input: Input) => Overtaking);
   /** Asked in a transaction when its turn has come: states are checked here, not when it is queued. */
   readonly admit?: (tx: Tx, operation: OperationContext<Input>) => Promise<Admission>;
   /** In the transaction that ends the operation, whatever the end. */
@@ -113,6 +137,15 @@ export interface EnqueueRequest<Input> {
   /** Who asked: `token:<name>` or `system`. */
   readonly actor: string;
   readonly requestId: string | null;
+}
+
+/** A kind whose input type is forgotten: what the registry, the queue and the runner handle. */
+export type AnyOperationKind = OperationKind<unknown>;
+
+/** Forgets the type of a kind's input, so that kinds of all features stand in one list. */
+export function anyKind<Input>(kind: OperationKind<Input>): AnyOperationKind {
+  // Whatever reaches its functions was parsed by the kind's own schema.
+  return kind as unknown as AnyOperationKind;
 }
 
 /** Checks a step's types where it is written and forgets them, so that steps stand in one list. */

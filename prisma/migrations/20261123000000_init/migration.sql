@@ -494,7 +494,8 @@ CREATE INDEX "operation_actor_idx" ON "operation"("actor") WHERE "ended_at" IS N
 
 -- The backstop that promotes, the one that gives up, and the retention.
 CREATE INDEX "operation_blocked_idx" ON "operation"("seq") WHERE "state" = 'blocked';
-CREATE INDEX "operation_deadline_idx" ON "operation"("deadline") WHERE "ended_at" IS NULL;
+CREATE INDEX "operation_deadline_idx" ON "operation"((CASE WHEN "undoing" THEN "undo_deadline" ELSE "deadline" END))
+  WHERE "ended_at" IS NULL;
 CREATE INDEX "operation_ended_idx" ON "operation"("ended_at") WHERE "ended_at" IS NOT NULL;
 
 -- What a worker runs now: its reaper and its drain.

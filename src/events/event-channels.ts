@@ -1,0 +1,3 @@
+/** Channels of wake-ups of the event log. */
+export const WRITTEN = "event_written";
+export const NUMBERED = "event_numbered";

@@ -1,0 +1,221 @@
+import { Prisma } from "../db/generated/client.ts";
+import type { Db } from "../db/transaction.ts";
+import { operationEvents } from "../events/event-store.ts";
+import type { ErrorBody } from "../lib/errors.ts";
+import type { HostId } from "../lib/ids.ts";
+import type { JsonObject } from "../lib/json.ts";
+import { Fenced } from "./operation-errors.ts";
+import { type Claim, jsonParameter, unclaimed, underClaim } from "./operation-sql.ts";
+
+/**
+ * What a run writes down, one statement each. Each statement checks the claim, and locks the operation's row until
+ * its transaction ends, so that a takeover comes before it or after it. One that hits no row throws `Fenced`.
+ */
+
+function claimedRow(claim: Claim): Prisma.Sql {
+  return Prisma.sql`SELECT o.* FROM operation o WHERE ${underClaim(claim)} FOR NO KEY UPDATE OF o`;
+}
+
+/** Proves the claim for what follows in the same transaction. */
+export async function assertClaim(db: Db, claim: Claim): Promise<void> {
+  const rows = await db.$queryRaw<{ id: string }[]>`SELECT c.id FROM (${claimedRow(claim)}) AS c`;
+  if (rows.length === 0) throw new Fenced();
+}
+
+export interface StepName {
+  readonly position: number;
+  readonly name: string;
+}
+
+export interface Advance {
+  /** The step that is done. */
+  readonly done?: { readonly position: number; readonly result: JsonObject | undefined };
+  /** Steps that are left out. */
+  readonly skipped: readonly StepName[];
+  /** The step that begins now, and where. */
+  readonly begin?: StepName & { readonly hostId: HostId | null };
+  /** The claim is given up, so that the owner of this host (null: anybody) goes on. */
+  readonly moveTo?: { readonly hostId: HostId | null };
+}
+
+export interface Advanced {
+  /** It was asked to cancel, and why: then nothing began. */
+  readonly cancelReason: ErrorBody | null;
+  readonly begun: { readonly attempts: number; readonly found: JsonObject | null } | null;
+}
+
+interface AdvancedRow {
+  readonly cancel_reason: ErrorBody | null;
+  readonly attempts: number | null;
+  readonly found: JsonObject | null;
+}
+
+/** Records that a step is done and that the next one begins, or where it goes on, in one statement. */
+export async function advance(
+  db: Db,
+  claim: Claim,
+  { done, skipped, begin, moveTo }: Advance,
+): Promise<Advanced> {
+  const parts = [Prisma.sql`o AS (${claimedRow(claim)})`];
+  if (done !== undefined) {
+    parts.push(Prisma.sql`done AS (
+      UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(done.result)}, error = NULL,
+        ended_at = clock_timestamp()
+      FROM o WHERE s.operation_id = o.id AND s.position = ${done.position}::int AND s.state <> 'succeeded'
+      RETURNING s.name, s.position)`);
+    const data = Prisma.sql`jsonb_build_object('step', done.name, 'position', done.position, 'total', o.steps_total)`;
+    parts.push(
+      Prisma.sql`told AS (${operationEvents("operation.stepSucceeded", Prisma.sql`o, done`, data)})`,
+    );
+  }
+  if (skipped.length > 0) {
+    parts.push(Prisma.sql`skipped AS (
+      INSERT INTO operation_step (operation_id, position, name, state, attempts, started_at, ended_at)
+      SELECT o.id, k.position, k.name, 'succeeded', 0, clock_timestamp(), clock_timestamp()
+      FROM o, unnest(${skipped.map((s) => s.position)}::int[], ${skipped.map((s) => s.name)}::text[]) AS k(position, name)
+      ON CONFLICT (operation_id, position) DO NOTHING)`);
+  }
+  if (begin !== undefined) {
+    parts.push(Prisma.sql`begun AS (
+      INSERT INTO operation_step AS s (operation_id, position, name, state, attempts, host_id, started_at)
+      SELECT o.id, ${begin.position}::int, ${begin.name}, 'running', 1, ${begin.hostId}::uuid, clock_timestamp()
+      FROM o WHERE o.cancel_asked_at IS NULL
+      ON CONFLICT (operation_id, position) DO UPDATE
+        SET state = 'running', attempts = s.attempts + 1, host_id = excluded.host_id, ended_at = NULL
+      RETURNING s.attempts, s.found)`);
+  }
+  if (moveTo !== undefined) {
+    parts.push(Prisma.sql`moved AS (
+      UPDATE operation m SET host_id = ${moveTo.hostId}::uuid, attempt = m.attempt - 1, not_before = clock_timestamp(),
+        ${unclaimed}
+      FROM o WHERE m.id = o.id)`);
+  }
+  const begun =
+    begin === undefined
+      ? Prisma.sql`NULL::int AS attempts, NULL::jsonb AS found FROM o`
+      : Prisma.sql`begun.attempts, begun.found FROM o LEFT JOIN begun ON true`;
+  const rows = await db.$queryRaw<AdvancedRow[]>`
+    WITH ${Prisma.join(parts, ", ")} SELECT o.cancel_reason, ${begun}`;
+  const row = rows[0];
+  if (row === undefined) throw new Fenced();
+  return {
+    cancelReason: row.cancel_reason,
+    begun: row.attempts === null ? null : { attempts: row.attempts, found: row.found },
+  };
+}
+
+/** Records what a step found before it acts. */
+export async function recordFound(db: Db, claim: Claim, position: number, found: JsonObject): Promise<void> {
+  await updateStep(db, claim, position, Prisma.sql`found = ${jsonParameter(found)}`);
+}
+
+/** Records how far a long step has come. */
+export async function recordProgress(
+  db: Db,
+  claim: Claim,
+  position: number,
+  progress: JsonObject,
+): Promise<void> {
+  await updateStep(db, claim, position, Prisma.sql`progress = ${jsonParameter(progress)}`);
+}
+
+/** Records that a step is being undone. */
+export async function beginUndo(db: Db, claim: Claim, position: number): Promise<void> {
+  const change = Prisma.sql`state = 'undoing', undo_attempts = s.undo_attempts + 1`;
+  await updateStep(db, claim, position, change);
+}
+
+/** Records that a step is undone. */
+export async function recordUndone(db: Db, claim: Claim, position: number): Promise<void> {
+  const change = Prisma.sql`state = 'undone', undo_error = NULL, ended_at = clock_timestamp()`;
+  await updateStep(db, claim, position, change);
+}
+
+/** Records that the undo of a step failed for good, or its failure where nothing is undone. */
+export async function recordStepFailure(
+  db: Db,
+  claim: Claim,
+  position: number,
+  failure: { readonly undo: boolean; readonly error: ErrorBody },
+): Promise<void> {
+  const error = jsonParameter(failure.error);
+  const change = failure.undo
+    ? Prisma.sql`state = 'undoFailed', undo_error = ${error}, ended_at = clock_timestamp()`
+    : Prisma.sql`state = 'failed', error = ${error}, ended_at = clock_timestamp()`;
+  await updateStep(db, claim, position, change);
+}
+
+/** Records the decision to undo, before the first undo: from then on the operation only goes back. */
+export async function decideUndo(
+  db: Db,
+  claim: Claim,
+  decision: {
+    readonly failedPosition: number | null;
+    readonly error: ErrorBody;
+    readonly undoSeconds: number;
+  },
+): Promise<void> {
+  const error = jsonParameter(decision.error);
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    WITH o AS (
+      UPDATE operation o SET undoing = true, error = ${error},
+        undo_deadline = clock_timestamp() + make_interval(secs => ${decision.undoSeconds}::float8)
+      WHERE ${underClaim(claim)} RETURNING o.id),
+    failed AS (
+      UPDATE operation_step s SET state = 'failed', error = ${error}, ended_at = clock_timestamp()
+      FROM o WHERE s.operation_id = o.id AND s.position = ${decision.failedPosition}::int AND s.state = 'running')
+    SELECT id FROM o`;
+  if (rows.length === 0) throw new Fenced();
+}
+
+export interface Release {
+  /** How long nobody shall take it again. */
+  readonly pauseMs: number;
+  /** Why it waits, for the client. */
+  readonly waitReason: ErrorBody | null;
+  /** False gives the attempt back: nothing was tried. */
+  readonly countsAsAttempt: boolean;
+  /** The step that was under way, and what went wrong with it. */
+  readonly step: {
+    readonly position: number;
+    readonly undo: boolean;
+    readonly error: ErrorBody | null;
+  } | null;
+  /** The host whose owner is to go on, where that changes. */
+  readonly moveTo?: { readonly hostId: HostId | null };
+}
+
+/** Gives the claim up: the operation waits in the database, and is taken again when its pause is over. */
+export async function release(
+  db: Db,
+  claim: Claim,
+  { pauseMs, waitReason, countsAsAttempt, step, moveTo }: Release,
+): Promise<void> {
+  const back = countsAsAttempt ? 0 : 1;
+  const error = jsonParameter(step?.error);
+  const host = moveTo === undefined ? Prisma.sql`o.host_id` : Prisma.sql`${moveTo.hostId}::uuid`;
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    WITH o AS (
+      UPDATE operation o SET ${unclaimed}, wait_reason = ${jsonParameter(waitReason)}, host_id = ${host},
+        not_before = clock_timestamp() + make_interval(secs => ${pauseMs / 1000}::float8), attempt = o.attempt - ${back}::int,
+        state = CASE WHEN o.state = 'running' AND NOT EXISTS (
+          SELECT FROM operation_step b WHERE b.operation_id = o.id) THEN 'pending' ELSE o.state END
+      WHERE ${underClaim(claim)} RETURNING o.id),
+    given_back AS (
+      UPDATE operation_step s SET
+        attempts = greatest(0, s.attempts - CASE WHEN ${step?.undo ?? false} THEN 0 ELSE ${back}::int END),
+        undo_attempts = greatest(0, s.undo_attempts - CASE WHEN ${step?.undo ?? false} THEN ${back}::int ELSE 0 END),
+        error = CASE WHEN ${step?.undo ?? false} THEN s.error ELSE coalesce(${error}, s.error) END,
+        undo_error = CASE WHEN ${step?.undo ?? false} THEN coalesce(${error}, s.undo_error) ELSE s.undo_error END
+      FROM o WHERE s.operation_id = o.id AND s.position = ${step?.position ?? null}::int)
+    SELECT id FROM o`;
+  if (rows.length === 0) throw new Fenced();
+}
+
+async function updateStep(db: Db, claim: Claim, position: number, change: Prisma.Sql): Promise<void> {
+  const rows = await db.$queryRaw<{ position: number }[]>`
+    WITH o AS (${claimedRow(claim)})
+    UPDATE operation_step s SET ${change} FROM o
+    WHERE s.operation_id = o.id AND s.position = ${position}::int RETURNING s.position`;
+  if (rows.length === 0) throw new Fenced();
+}
