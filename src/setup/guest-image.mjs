@@ -151,16 +151,17 @@ function guestOf(dir) {
  * @returns {Promise<PackageVersion[] | undefined>}
  */
 async function memorizedVersions(cacheDir) {
-  const file = join(cacheDir, "guest-packages.json");
-  const listsTime = statSync("/var/lib/apt/lists", { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  try {
-    const known = JSON.parse(readFileSync(file, "utf8"));
-    if (known.listsTime === listsTime) return known.packages;
-  } catch {
-    // not asked yet, or half written: ask
+  const file = join(cacheDir, "guest-packages");
+  const listsTime = String(statSync("/var/lib/apt/lists", { throwIfNoEntry: false })?.mtimeMs ?? 0);
+  const [knownTime, ...known] = existsSync(file) ? readFileSync(file, "utf8").split("\n") : [];
+  if (knownTime === listsTime) {
+    return known.map((line) => line.split(" ")).map(([name = "", version = ""]) => ({ name, version }));
   }
   const packages = await findGuestPackages();
-  if (packages !== undefined) writeFileSync(file, JSON.stringify({ listsTime, packages }));
+  if (packages === undefined) return undefined;
+  const lines = [listsTime, ...packages.map(({ name, version }) => `${name} ${version}`)];
+  writeFileSync(`${file}.${process.pid}`, lines.join("\n"));
+  renameSync(`${file}.${process.pid}`, file);
   return packages;
 }
 
@@ -201,7 +202,7 @@ function recipeDigest() {
  */
 function digest(value) {
   return createHash("sha256")
-    .update(JSON.stringify(value) ?? "none")
+    .update(JSON.stringify([value]))
     .digest("hex")
     .slice(0, 12);
 }

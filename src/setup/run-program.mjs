@@ -1,5 +1,6 @@
 // Runs programs for the setup scripts. Node's own child_process only: these scripts run before `npm ci` has.
 import { spawn } from "node:child_process";
+import { constants } from "node:os";
 
 /** A program that ended with another status than 0, with what it wrote. */
 export class ProgramError extends Error {
@@ -53,8 +54,8 @@ export function runToEnd(program, args, options = {}) {
     const child = spawn(program, [...args], { ...spawnOptions, stdio: ["pipe", "pipe", "pipe"] });
     let stdout = "";
     let stderr = "";
-    child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
-    child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+    child.stdout.setEncoding("utf8").on("data", (/** @type {string} */ text) => (stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (/** @type {string} */ text) => (stderr += text));
     child.on("error", reject);
     // A program may end without reading its input: that shows in its status, not as a broken pipe.
     child.stdin.on("error", () => undefined);
@@ -66,6 +67,40 @@ export function runToEnd(program, args, options = {}) {
         child.stderr.destroy();
         resolve({ status, signal, stdout, stderr });
       });
+    });
+  });
+}
+
+const FORWARDED = /** @type {const} */ (["SIGINT", "SIGTERM", "SIGHUP"]);
+
+/**
+ * Runs a program in our place: on our terminal, with the signals we get.
+ * @param {string} program
+ * @param {readonly string[]} args
+ * @param {{ cwd?: string, env?: NodeJS.ProcessEnv }} [options]
+ * @returns {Promise<number>} its status; 128 and the signal's number where a signal ended it, as shells have it
+ */
+export function runVisibly(program, args, options = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, [...args], { ...options, stdio: "inherit" });
+    const forwarders = FORWARDED.map((signal) => {
+      // The terminal sends ctrl-C to us both; then the child needs no second one, which it may take for "at once".
+      const forward = () => {
+        if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
+      };
+      process.on(signal, forward);
+      return () => process.off(signal, forward);
+    });
+    const settle = () => {
+      for (const remove of forwarders) remove();
+    };
+    child.on("error", (error) => {
+      settle();
+      reject(error);
+    });
+    child.on("exit", (status, signal) => {
+      settle();
+      resolve(status ?? 128 + (signal === null ? 0 : constants.signals[signal]));
     });
   });
 }

@@ -24,7 +24,9 @@ const NO_CGROUPS = { version: "none", birthDirs: [], dirs: [] };
 export function makeCgroups(name) {
   if (existsSync(join(ROOT, "cgroup.controllers"))) {
     const dir = join(ROOT, name);
-    return attempt(() => mkdirSync(dir))
+    return attempt(() => {
+      mkdirSync(dir);
+    })
       ? { version: 2, birthDirs: [dir], dirs: [join(dir, "daemons")] }
       : NO_CGROUPS;
   }
@@ -33,7 +35,13 @@ export function makeCgroups(name) {
   for (const controller of VERSION_1_CONTROLLERS) {
     const parent = join(ROOT, controller);
     const dir = join(parent, name);
-    if (!existsSync(join(parent, "cgroup.procs")) || !attempt(() => mkdirSync(dir))) continue;
+    if (
+      !existsSync(join(parent, "cgroup.procs")) ||
+      !attempt(() => {
+        mkdirSync(dir);
+      })
+    )
+      continue;
     // A new cpuset is empty and takes no process until it has CPUs and memory nodes.
     if (controller === "cpuset")
       for (const file of ["cpuset.cpus", "cpuset.mems"]) copyFileText(parent, dir, file);
@@ -130,7 +138,9 @@ function removeTree(dir) {
   if (!existsSync(dir)) return true;
   for (const entry of readdirSync(dir, { withFileTypes: true }))
     if (entry.isDirectory()) removeTree(join(dir, entry.name));
-  return attempt(() => rmdirSync(dir));
+  return attempt(() => {
+    rmdirSync(dir);
+  });
 }
 
 /**

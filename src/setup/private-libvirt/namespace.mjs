@@ -2,6 +2,7 @@
 // the namespaces, their mounts and their network links: nothing is named, so nothing can be left behind.
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { Socket } from "node:net";
 import { identifyProcess, isAlive, signalProcess, waitUntil } from "../processes.mjs";
 import { ProgramError, runToEnd } from "../run-program.mjs";
 import { settleCgroups } from "./cgroups.mjs";
@@ -53,8 +54,8 @@ export async function startNamespace({ ownNetwork, cgroups, lifeline }) {
   });
   let output = "";
   let complaints = "";
-  child.stdout?.setEncoding("utf8").on("data", (text) => (output += text));
-  child.stderr?.setEncoding("utf8").on("data", (text) => (complaints += text));
+  child.stdout?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (output += text));
+  child.stderr?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (complaints += text));
   /** @type {Error | undefined} */
   let failure;
   child.on("error", (error) => (failure = error));
@@ -71,24 +72,12 @@ export async function startNamespace({ ownNetwork, cgroups, lifeline }) {
   if (holder === undefined || !output.startsWith("ready"))
     throw new Error(`no namespaces were made: ${complaints}`);
   child.unref();
-  for (const stream of [child.stdin, child.stdout, child.stderr]) unrefStream(stream);
+  child.stdout?.destroy();
+  child.stderr?.destroy();
+  // This process may end while the pipe is open: its end is what tells the namespace to go.
+  if (child.stdin instanceof Socket) child.stdin.unref();
   const parents = child.pid === undefined ? [] : [child.pid];
   return { holder, cgroups: settleCgroups(cgroups, [...parents, holder.pid]), ownNetwork };
-}
-
-/**
- * Lets this process end while the pipe is open: its end is what tells the namespace to go.
- * @param {unknown} stream
- */
-function unrefStream(stream) {
-  if (
-    stream !== null &&
-    typeof stream === "object" &&
-    "unref" in stream &&
-    typeof stream.unref === "function"
-  ) {
-    stream.unref();
-  }
 }
 
 /**
@@ -142,7 +131,7 @@ export function findOuterProcess(namespace, innerPid) {
  * @param {Namespace} namespace
  * @returns {number[]} outer pids of all processes inside, zombies left out
  */
-export function pidsInside(namespace) {
+function pidsInside(namespace) {
   const own = namespaceOf(namespace.holder.pid);
   if (own === "") return [];
   const pids = readdirSync("/proc")

@@ -52,12 +52,7 @@ export async function preparePrivateLibvirt(options) {
   writeConfiguration(options);
   restoreCapabilities(join(options.dir, "cache"));
   const { name, ownNetwork, lifeline } = options;
-  const namespace = await startNamespace({ ownNetwork, cgroups: makeCgroups(name), lifeline }).catch(
-    (error) => {
-      removeCgroups(name);
-      throw error;
-    },
-  );
+  const namespace = await startNamespaceOrNothing(name, ownNetwork, lifeline);
   try {
     for (const [program = "", ...args] of setupCommands(options, namespace))
       await runInside(namespace, program, args);
@@ -66,6 +61,20 @@ export async function preparePrivateLibvirt(options) {
     throw error;
   }
   return namespace;
+}
+
+/**
+ * @param {string} name
+ * @param {boolean} ownNetwork
+ * @param {number | "pipe"} lifeline
+ */
+async function startNamespaceOrNothing(name, ownNetwork, lifeline) {
+  try {
+    return await startNamespace({ ownNetwork, cgroups: makeCgroups(name), lifeline });
+  } catch (error) {
+    removeCgroups(name);
+    throw error;
+  }
 }
 
 /** @param {PrivateLibvirtOptions} options */

@@ -29,7 +29,7 @@ export async function startGuest(host: KvmHost, name: string, boot: GuestBoot): 
 }
 
 /** Everything a guest has written on its serial console. */
-export function serialLog(host: KvmHost, name: string): string {
+function serialLog(host: KvmHost, name: string): string {
   const file = join(host.dir, "log/qemu", `${name}-serial.log`);
   return existsSync(file) ? readFileSync(file, "latin1") : "";
 }

@@ -1,0 +1,9 @@
+// npm start: serves, setting itself up as far as it needs.
+import { join } from "node:path";
+import { ensureInstalled } from "./install.mjs";
+import { PROJECT_DIR, pinnedNode, projectEnvironment } from "./project.mjs";
+import { runVisibly } from "./run-program.mjs";
+
+await ensureInstalled();
+const args = [join(PROJECT_DIR, "src/main.ts"), ...process.argv.slice(2)];
+process.exitCode = await runVisibly(pinnedNode(), args, { env: projectEnvironment() });

@@ -1,0 +1,81 @@
+// npm test: sets up everything the tests need and runs them all, real hypervisors included.
+import {
+  canInstallPackages,
+  ensurePackages,
+  GUEST_IMAGE_PACKAGES,
+  HYPERVISOR_PACKAGES,
+  missingPackages,
+  TEST_PACKAGES,
+} from "./debian-packages.mjs";
+import { buildGuestImage } from "./guest-image.mjs";
+import { ensureInstalled } from "./install.mjs";
+import { rootAccess } from "./privileges.mjs";
+import { logLine, withProgress } from "./progress.mjs";
+import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
+import { runVisibly } from "./run-program.mjs";
+
+const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
+// These start hypervisors; what is left is test/unit, test/db and test/api.
+const NEED_ROOT = ["test/contract/**", "test/e2e/**"];
+
+/**
+ * Everything that runs without root.
+ * @param {readonly string[]} args
+ * @returns {Promise<number>} status
+ */
+async function testWithoutRoot(args) {
+  await ensureInstalled();
+  return runVitest([], [...NEED_ROOT.flatMap((pattern) => ["--exclude", pattern]), ...args]);
+}
+
+/**
+ * @param {readonly string[]} args
+ * @returns {Promise<number>} status
+ */
+async function testAll(args) {
+  const access = await rootAccess();
+  const obstacle = access === "none" ? "no root and no sudo without a password" : await packageObstacle();
+  if (obstacle !== undefined) {
+    logLine(
+      `${obstacle}: npm test cannot start hypervisors here; run npm run test:nosudo for the other tests`,
+    );
+    return 1;
+  }
+  await ensureInstalled();
+  await withProgress(logLine, "looking for Debian packages", () =>
+    ensurePackages(PACKAGES, { announce: logLine, startServices: false }),
+  );
+  await withProgress(logLine, "building the guest image", () => buildGuestImage({ log: logLine }));
+  return runVitest(access === "sudo" ? ["sudo", "-n", "--preserve-env"] : [], args);
+}
+
+/** @returns {Promise<string | undefined>} why packages that are missing cannot be installed */
+async function packageObstacle() {
+  const answer = await canInstallPackages();
+  if (answer.possible || (await missingPackages(PACKAGES)).length === 0) return undefined;
+  return answer.reason;
+}
+
+/**
+ * @param {readonly string[]} prefix program and arguments that run what follows
+ * @param {readonly string[]} args
+ */
+function runVitest(prefix, args) {
+  const env = projectEnvironment();
+  // Sudo finds programs by a path of its own: hand ours to what it runs.
+  const vitest = [
+    "env",
+    `PATH=${env["PATH"] ?? ""}`,
+    projectProgram("vitest"),
+    "run",
+    "--config",
+    ".config/vitest.config.ts",
+  ];
+  const [program = "", ...rest] = [...prefix, ...vitest, ...args];
+  return runVisibly(program, rest, { cwd: PROJECT_DIR, env });
+}
+
+const args = process.argv.slice(2);
+process.exitCode = args.includes("--nosudo")
+  ? await testWithoutRoot(args.filter((arg) => arg !== "--nosudo"))
+  : await testAll(args);
