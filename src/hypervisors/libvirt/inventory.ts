@@ -1,0 +1,142 @@
+import {
+  connectGetAllDomainStats,
+  connectListAllDomains,
+  connectListAllNetworks,
+  connectListAllStoragePools,
+  type Domain,
+  type Network,
+  networkGetXmlDesc,
+  type Pool,
+  storagePoolGetXmlDesc,
+  type TypedParam,
+  typedParamMap,
+} from "../../libvirt-rpc/index.ts";
+import type { Call, HostInventory, ObservedDomain, ObservedNetwork, ObservedPool } from "../hypervisor.ts";
+import { type DomainReader, observed, readFacts, readState } from "./domain-lookup.ts";
+import { isNotFound } from "./errors.ts";
+import type { Lanes } from "./lanes.ts";
+import { readMemory } from "./node-memory.ts";
+import { parseNetwork } from "./parse-network.ts";
+import { parsePool } from "./parse-pool.ts";
+import type { DomainState } from "./power.ts";
+
+/** virConnectListAllDomainsFlags, virConnectListAllNetworksFlags, virConnectListAllStoragePoolsFlags. */
+const ALL = 0;
+const DOMAINS_MANAGED_SAVE = 256;
+const DOMAINS_AUTOSTART = 1024;
+const ACTIVE = 2;
+
+/** virDomainStatsTypes: the state alone. The other groups ask the guests' QEMU, and one that hangs would hang us. */
+const STATS_STATE = 1;
+
+/**
+ * Everything on the host. The list of domains is the authority; the rest is read beside it, and a domain that went
+ * away meanwhile is left out. Any other failure fails the whole.
+ */
+export async function readInventory(reader: DomainReader, call: Call): Promise<HostInventory> {
+  const { lanes } = reader;
+  const [domains, networks, pools, memory] = await Promise.all([
+    readDomains(reader, call),
+    readNetworks(lanes, call),
+    readPools(lanes, call),
+    readMemory(lanes, call),
+  ]);
+  return { domains, networks, pools, memoryFreeMib: memory.freeMib };
+}
+
+async function readDomains(reader: DomainReader, call: Call): Promise<readonly ObservedDomain[]> {
+  const { lanes, cache } = reader;
+  const [all, saved, autostarted, states] = await Promise.all([
+    listDomains(lanes, ALL, call),
+    listDomains(lanes, DOMAINS_MANAGED_SAVE, call),
+    listDomains(lanes, DOMAINS_AUTOSTART, call),
+    readStates(lanes, call),
+  ]);
+  const uuids = uuidsOf(all);
+  cache.retain(uuids);
+  const savedUuids = uuidsOf(saved);
+  const autostartUuids = uuidsOf(autostarted);
+  const details = await Promise.all(
+    all.map((domain) =>
+      unlessGone(async () => {
+        const [state, facts] = await Promise.all([
+          states.get(domain.uuid) ?? readState(lanes, domain, call),
+          cache.get(domain.uuid) ?? readFacts(reader, domain, call),
+        ]);
+        return observed(domain, state, facts, {
+          saved: savedUuids.has(domain.uuid),
+          autostart: autostartUuids.has(domain.uuid),
+        });
+      }),
+    ),
+  );
+  return details.filter((domain) => domain !== null);
+}
+
+async function listDomains(lanes: Lanes, flags: number, call: Call): Promise<readonly Domain[]> {
+  return (await lanes.read(connectListAllDomains, { flags }, call)).domains;
+}
+
+function uuidsOf(items: readonly { readonly uuid: string }[]): ReadonlySet<string> {
+  return new Set(items.map(({ uuid }) => uuid));
+}
+
+async function readStates(lanes: Lanes, call: Call): Promise<ReadonlyMap<string, DomainState>> {
+  const args = { domains: [], stats: STATS_STATE, flags: 0 };
+  const { retStats } = await lanes.read(connectGetAllDomainStats, args, call);
+  return new Map(
+    retStats.flatMap(({ domain, params }) => {
+      const state = stateIn(params);
+      return state === null ? [] : [[domain.uuid, state]];
+    }),
+  );
+}
+
+/** Null when the daemon left the group out for this domain: then it is asked for by itself. */
+function stateIn(params: readonly TypedParam[]): DomainState | null {
+  const values = typedParamMap(params);
+  const state = values.get("state.state");
+  const reason = values.get("state.reason");
+  return typeof state === "number" && typeof reason === "number" ? { state, reason } : null;
+}
+
+async function readNetworks(lanes: Lanes, call: Call): Promise<readonly ObservedNetwork[]> {
+  const list = async (flags: number): Promise<readonly Network[]> =>
+    (await lanes.read(connectListAllNetworks, { flags }, call)).networks;
+  const [all, activeOnes] = await Promise.all([list(ALL), list(ACTIVE)]);
+  const active = uuidsOf(activeOnes);
+  const networks = await Promise.all(
+    all.map((network) =>
+      unlessGone(async () => {
+        const { xml } = await lanes.read(networkGetXmlDesc, { network, flags: 0 }, call);
+        return { ...parseNetwork(xml), active: active.has(network.uuid) };
+      }),
+    ),
+  );
+  return networks.filter((network) => network !== null);
+}
+
+async function readPools(lanes: Lanes, call: Call): Promise<readonly ObservedPool[]> {
+  const list = async (flags: number): Promise<readonly Pool[]> =>
+    (await lanes.read(connectListAllStoragePools, { flags }, call)).pools;
+  const [all, activeOnes] = await Promise.all([list(ALL), list(ACTIVE)]);
+  const active = uuidsOf(activeOnes);
+  const pools = await Promise.all(
+    all.map((pool) =>
+      unlessGone(async () => {
+        const { xml } = await lanes.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call);
+        return { ...parsePool(xml), active: active.has(pool.uuid) };
+      }),
+    ),
+  );
+  return pools.filter((pool) => pool !== null);
+}
+
+async function unlessGone<Result>(read: () => Promise<Result>): Promise<Result | null> {
+  try {
+    return await read();
+  } catch (error) {
+    if (isNotFound(error)) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,60 @@
+import { type LibvirtConnection, LibvirtError, type Procedure } from "../../libvirt-rpc/index.ts";
+import type { Call } from "../hypervisor.ts";
+import { toHypervisorError } from "./errors.ts";
+import { type OpenConnection, SideConnections } from "./side-connections.ts";
+
+/** Changes of one host under way at once; libvirtd has 20 workers for all of its clients. */
+const MAX_CHANGES = 8;
+const MAX_STREAMS = 4;
+
+/**
+ * The ways to one daemon. Reads and events share the main connection: they never wait for a guest. A change may
+ * hang with its guest, and a stream takes its time, so each has a connection of its own while it lasts.
+ */
+export class Lanes {
+  readonly main: LibvirtConnection;
+  readonly #changes: SideConnections;
+  readonly #streams: SideConnections;
+
+  constructor(main: LibvirtConnection, open: OpenConnection) {
+    this.main = main;
+    this.#changes = new SideConnections(open, MAX_CHANGES);
+    this.#streams = new SideConnections(open, MAX_STREAMS);
+  }
+
+  /** A call that changes nothing and is answered without asking a guest. */
+  async read<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result> {
+    const { signal, timeoutMs } = call;
+    try {
+      return await this.main.call(procedure, args, { signal, timeoutMs });
+    } catch (error) {
+      throw toHypervisorError(error, signal);
+    }
+  }
+
+  /** A call that can change the host. */
+  change<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result> {
+    return this.#use(this.#changes, call, (connection) => connection.call(procedure, args, call));
+  }
+
+  /** Work on a stream, with a connection to itself. */
+  stream<Result>(call: Call, work: (connection: LibvirtConnection) => Promise<Result>): Promise<Result> {
+    return this.#use(this.#streams, call, work);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#changes.close(), this.#streams.close(), this.main.close()]);
+  }
+
+  async #use<Result>(
+    connections: SideConnections,
+    call: Call,
+    work: (connection: LibvirtConnection) => Promise<Result>,
+  ): Promise<Result> {
+    try {
+      return await connections.use(call, work, (error) => error instanceof LibvirtError);
+    } catch (error) {
+      throw toHypervisorError(error, call.signal);
+    }
+  }
+}

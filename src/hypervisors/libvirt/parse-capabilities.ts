@@ -1,0 +1,93 @@
+import type { NumaCell } from "../hypervisor.ts";
+import {
+  attribute,
+  child,
+  childrenNamed,
+  parseXml,
+  sizeBytes,
+  textAt,
+  unreadable,
+  wholeNumber,
+  type XmlElement,
+} from "./xml.ts";
+
+/** What we take from a host's capabilities. */
+export interface Capabilities {
+  /** The machine's own UUID; null where the driver tells none. */
+  readonly hostUuid: string | null;
+  readonly architecture: string;
+  /** libvirt's name for the CPU; null where it knows none. */
+  readonly cpuModel: string | null;
+  readonly cpuVendor: string | null;
+  readonly topology: CpuTopology | null;
+  readonly numaCells: readonly NumaCell[];
+  readonly guests: readonly GuestSupport[];
+}
+
+export interface CpuTopology {
+  readonly sockets: number;
+  readonly coresPerSocket: number;
+  readonly threadsPerCore: number;
+}
+
+/** One kind of guest that the host offers. */
+export interface GuestSupport {
+  /** `hvm`, `xen` and so on. */
+  readonly osType: string;
+  readonly architecture: string;
+  /** `kvm`, `qemu`, `test` and so on. */
+  readonly domainTypes: readonly string[];
+}
+
+const DOCUMENT = "capabilities";
+
+/** Reads a host's capabilities. */
+export function parseCapabilities(xml: string): Capabilities {
+  const root = parseXml(xml, DOCUMENT);
+  const host = child(root, "host");
+  const architecture = host === undefined ? undefined : textAt(host, "cpu", "arch");
+  if (host === undefined || architecture === undefined)
+    throw unreadable(DOCUMENT, "it names no architecture");
+  return {
+    hostUuid: textAt(host, "uuid")?.toLowerCase() ?? null,
+    architecture,
+    cpuModel: textAt(host, "cpu", "model") ?? null,
+    cpuVendor: textAt(host, "cpu", "vendor") ?? null,
+    topology: parseTopology(child(host, "cpu", "topology")),
+    numaCells: childrenNamed(child(host, "topology", "cells"), "cell").map(parseCell),
+    guests: childrenNamed(root, "guest").flatMap(parseGuest),
+  };
+}
+
+/** A die is counted into its socket: cores are those of the whole socket. */
+function parseTopology(topology: XmlElement | undefined): CpuTopology | null {
+  if (topology === undefined) return null;
+  const count = (name: string, missing?: string) =>
+    wholeNumber(attribute(topology, name) ?? missing, DOCUMENT, `topology's ${name}`);
+  return {
+    sockets: count("sockets"),
+    coresPerSocket: count("dies", "1") * count("clusters", "1") * count("cores"),
+    threadsPerCore: count("threads"),
+  };
+}
+
+function parseCell(cell: XmlElement): NumaCell {
+  const memory = child(cell, "memory");
+  return {
+    id: wholeNumber(attribute(cell, "id"), DOCUMENT, "a NUMA cell's id"),
+    // A cell of CPUs alone has no memory.
+    memoryMib: memory === undefined ? 0 : Math.floor(sizeBytes(memory, "KiB", DOCUMENT) / 2 ** 20),
+    cpus: childrenNamed(child(cell, "cpus"), "cpu").map((cpu) =>
+      wholeNumber(attribute(cpu, "id"), DOCUMENT, "a CPU's id"),
+    ),
+  };
+}
+
+function parseGuest(guest: XmlElement): readonly GuestSupport[] {
+  const arch = child(guest, "arch");
+  const osType = textAt(guest, "os_type");
+  const architecture = attribute(arch, "name");
+  if (osType === undefined || architecture === undefined) return [];
+  const domainTypes = childrenNamed(arch, "domain").flatMap((domain) => attribute(domain, "type") ?? []);
+  return [{ osType, architecture, domainTypes }];
+}
