@@ -108,6 +108,9 @@ async function startServer(layout: Layout, options: EmbeddedPostgresOptions): Pr
   const server = spawnServer(layout, binaries, sockets, options.settings ?? {});
   const isAlive = (): boolean =>
     server.pid !== undefined && server.exitCode === null && server.signalCode === null;
+  server.on("exit", (code, signal) => {
+    options.logger.info({ code, signal, log: layout.log }, "the embedded Postgres ended");
+  });
   server.on("error", (error) => {
     options.logger.error({ error: error.message }, "could not start the embedded Postgres");
   });
