@@ -3,6 +3,7 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { readContractRuns, renderCapabilities } from "./generate-capabilities.mjs";
 import { PROJECT_DIR, pinnedNode, projectEnvironment, runsTypeScript } from "./project.mjs";
 import { runToEnd } from "./run-program.mjs";
 
@@ -14,6 +15,7 @@ import { runToEnd } from "./run-program.mjs";
 const GENERATORS = [
   { path: "openapi/openapi.json", generate: generateOpenApi },
   { path: "openapi/sdk", generate: generateSdk },
+  { path: "docs/capabilities.md", generate: generateCapabilities },
 ];
 
 /** @param {string} root */
@@ -21,6 +23,12 @@ async function generateOpenApi(root) {
   const { writeOpenApi } = await import("../openapi.ts");
   await mkdir(join(root, "openapi"), { recursive: true });
   await writeFile(join(root, "openapi/openapi.json"), await writeOpenApi());
+}
+
+/** @param {string} root */
+async function generateCapabilities(root) {
+  await mkdir(join(root, "docs"), { recursive: true });
+  await writeFile(join(root, "docs/capabilities.md"), renderCapabilities(readContractRuns()));
 }
 
 /** @param {string} root */
