@@ -5,7 +5,8 @@ import type { Db, Tx } from "./transaction.ts";
 
 export interface Installation {
   readonly id: InstallationId;
-  readonly defaultProjectId: ProjectId;
+  /** True in the one transaction that makes it. */
+  readonly isNew: boolean;
 }
 
 const CHECK = "drover secret key check";
@@ -18,22 +19,18 @@ export async function ensureInstallation(tx: Tx, box: SecretBox): Promise<Instal
   // Two first starts at once: the second waits here and then finds the row.
   await tx.$executeRaw`LOCK TABLE installation IN EXCLUSIVE MODE`;
   const present = await tx.installation.findFirst();
-  const row =
-    present ??
-    (await tx.installation.create({
-      data: { id: newId<InstallationId>(), secretKeyCheck: box.seal(CHECK) },
-    }));
-  if (!opens(box, row.secretKeyCheck)) {
+  if (present === null) {
+    const id = newId<InstallationId>();
+    await tx.installation.create({ data: { id, secretKeyCheck: box.seal(CHECK) } });
+    await tx.project.create({ data: { id: newId<ProjectId>(), name: "default" } });
+    return { id, isNew: true };
+  }
+  if (!opens(box, present.secretKeyCheck)) {
     throw new DatabaseSetupError(
       "this database was set up with another secret key: give all processes the DROVER_SECRET_KEY, or the data directory's secret.key, of the first one",
     );
   }
-  const project = await tx.project.upsert({
-    where: { name: "default" },
-    create: { id: newId<ProjectId>(), name: "default" },
-    update: {},
-  });
-  return { id: asId<InstallationId>(row.id), defaultProjectId: asId<ProjectId>(project.id) };
+  return { id: asId<InstallationId>(present.id), isNew: false };
 }
 
 function opens(box: SecretBox, sealed: Uint8Array): boolean {

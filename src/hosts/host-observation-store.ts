@@ -4,9 +4,9 @@ import type { HostFacts, HostInventory, ObservedDomain } from "../hypervisors/hy
 import type { ErrorBody } from "../lib/errors.ts";
 import { type HostId, type InstallationId, newId } from "../lib/ids.ts";
 
-/**
- * What a host was seen to be. Every write names the owner's epoch: a worker that lost the host writes nothing.
- */
+/** What a host was seen to be. Whoever writes it has checked in the same transaction that the host is its own. */
+
+/** A host under the epoch at which a worker owns it. */
 export interface Owned {
   readonly hostId: HostId;
   readonly epoch: bigint;
@@ -26,9 +26,9 @@ export async function lockOwned(tx: Tx, owned: Owned): Promise<void> {
   if (rows.length === 0) throw new NotOwner(`host ${owned.hostId} has another owner than epoch ${owned.epoch}`);
 }
 
-export async function recordFacts(tx: Tx, owned: Owned, facts: HostFacts): Promise<void> {
+export async function recordFacts(tx: Tx, hostId: HostId, facts: HostFacts): Promise<void> {
   await tx.host.update({
-    where: { id: owned.hostId },
+    where: { id: hostId },
     data: {
       facts: facts as unknown as Prisma.InputJsonObject,
       hostUuid: facts.hostUuid,
@@ -41,10 +41,10 @@ export async function recordFacts(tx: Tx, owned: Owned, facts: HostFacts): Promi
 }
 
 /** The host does not answer. Returns whether that is news. */
-export async function recordUnreachable(tx: Tx, owned: Owned, error: ErrorBody): Promise<boolean> {
-  const before = await tx.host.findUniqueOrThrow({ where: { id: owned.hostId }, select: { state: true } });
+export async function recordUnreachable(tx: Tx, hostId: HostId, error: ErrorBody): Promise<boolean> {
+  const before = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { state: true } });
   await tx.host.update({
-    where: { id: owned.hostId },
+    where: { id: hostId },
     data: { state: "unreachable", error: error as unknown as Prisma.InputJsonObject },
   });
   return before.state !== "unreachable";
@@ -56,12 +56,11 @@ export async function recordUnreachable(tx: Tx, owned: Owned, error: ErrorBody):
  */
 export async function recordInventory(
   tx: Tx,
-  owned: Owned,
+  hostId: HostId,
   inventory: HostInventory,
   installationId: InstallationId,
   observedAt: Date,
 ): Promise<{ readonly seq: bigint; readonly becameReady: boolean }> {
-  const { hostId } = owned;
   const before = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { state: true, inventorySeq: true } });
   const seq = before.inventorySeq + 1n;
   const foreign = inventory.domains.filter((domain) => domain.installationId !== installationId);

@@ -7,7 +7,6 @@ export interface OwnedHost {
   readonly epoch: bigint;
   /** Another one after every change of what a connection is made from. */
   readonly connectionKey: string;
-  readonly refreshAskedAt: Date | null;
 }
 
 /**
@@ -31,9 +30,9 @@ export async function acquireHosts(tx: Tx, workerId: WorkerId): Promise<void> {
 /** The hosts that this worker owns now. */
 export async function ownedHosts(db: Db, workerId: WorkerId): Promise<OwnedHost[]> {
   const rows = await db.$queryRaw<
-    { id: string; name: string; epoch: bigint; connection_key: string; refresh_asked_at: Date | null }[]
+    { id: string; name: string; epoch: bigint; connection_key: string }[]
   >`
-    SELECT id, name, epoch, refresh_asked_at,
+    SELECT id, name, epoch,
            md5(uri || ' ' || accelerator || ' ' || coalesce(encode(credentials, 'hex'), '')) AS connection_key
     FROM host WHERE owner_id = ${workerId}::uuid`;
   return rows.map((row) => ({
@@ -41,7 +40,6 @@ export async function ownedHosts(db: Db, workerId: WorkerId): Promise<OwnedHost[
     name: row.name,
     epoch: row.epoch,
     connectionKey: row.connection_key,
-    refreshAskedAt: row.refresh_asked_at,
   }));
 }
 

@@ -1,8 +1,6 @@
-import type { Database } from "../db/client.ts";
 import { type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId, WorkerId } from "../lib/ids.ts";
-import type { Log } from "../lib/log.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import { connectHost, type DriverForUri } from "./host-connect.ts";
 import { acquireHosts, type OwnedHost, ownedHosts, releaseHosts } from "./host-ownership-store.ts";
@@ -19,7 +17,6 @@ export interface HostOwnershipDeps extends Omit<HostSessionDeps, "connect"> {
 interface Held {
   readonly session: HostSession;
   readonly connectionKey: string;
-  refreshAskedAt: number;
 }
 
 const LOOK_EVERY_MS = 1_000;
@@ -30,8 +27,6 @@ export interface HostOwnership {
   owned(): ReadonlyMap<HostId, bigint>;
   /** The live connection of an owned host. Throws HypervisorError `unreachable`. */
   connection(hostId: HostId): HostConnection;
-  /** Looks at once which hosts to take, to refresh or to let go. */
-  wake(): void;
   /** Lets every session go without touching the database: the lease is lost. */
   drop(): Promise<void>;
   /** Ends every session and gives the hosts back. */
@@ -43,7 +38,6 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
   let stopped = false;
   let timer: NodeJS.Timeout | undefined;
   let looking: Promise<void> = Promise.resolve();
-  let again = false;
 
   function open(host: OwnedHost): Held {
     const session = new HostSession(host.id, host.epoch, {
@@ -55,7 +49,7 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
       },
     });
     session.start();
-    return { session, connectionKey: host.connectionKey, refreshAskedAt: host.refreshAskedAt?.getTime() ?? 0 };
+    return { session, connectionKey: host.connectionKey };
   }
 
   /** Brings the sessions in line with what the database says this worker owns. */
@@ -72,13 +66,7 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
       }),
     );
     for (const host of hosts) {
-      const present = held.get(host.id);
-      const askedAt = host.refreshAskedAt?.getTime() ?? 0;
-      if (present === undefined) held.set(host.id, open(host));
-      else if (askedAt > present.refreshAskedAt) {
-        present.refreshAskedAt = askedAt;
-        present.session.refresh();
-      }
+      if (!held.has(host.id)) held.set(host.id, open(host));
     }
   }
 
@@ -92,16 +80,9 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
     }
   }
 
-  function wake(): void {
-    if (stopped) return;
-    clearTimeout(timer);
-    if (again) return;
-    again = true;
-    looking = looking.then(async () => {
-      again = false;
-      await look();
-      clearTimeout(timer);
-      if (!stopped) timer = setTimeout(wake, LOOK_EVERY_MS);
+  function lookAndGoOn(): void {
+    looking = look().then(() => {
+      if (!stopped) timer = setTimeout(lookAndGoOn, LOOK_EVERY_MS);
     });
   }
 
@@ -111,7 +92,7 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
     await Promise.all(sessions.map(({ session }) => session.stop()));
   }
 
-  wake();
+  lookAndGoOn();
   return {
     owned: () => new Map([...held].map(([id, { session }]) => [id, session.epoch])),
     connection(hostId) {
@@ -119,8 +100,12 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
       if (present === undefined) throw new HypervisorError("unreachable", "this worker does not own the host");
       return present.session.connection();
     },
-    wake,
-    drop,
+    async drop() {
+      stopped = true;
+      clearTimeout(timer);
+      await looking;
+      await drop();
+    },
     async stop() {
       stopped = true;
       clearTimeout(timer);

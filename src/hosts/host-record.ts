@@ -19,6 +19,8 @@ export interface HostRecord {
   readonly state: HostState;
   readonly error: ErrorBody | null;
   readonly facts: HostFacts | null;
+  readonly policy: HostPolicy;
+  /** Null until its probe told what it has. */
   readonly capacity: HostCapacity | null;
   readonly inventorySeq: number;
   readonly inventoryAt: Date | null;
@@ -27,14 +29,18 @@ export interface HostRecord {
   readonly updatedAt: Date;
 }
 
-/** What a host has, what is kept back, and how far it may be promised more than once. */
-export interface HostCapacity {
-  readonly cpuCount: number;
-  readonly memoryMib: number;
+/** What is kept back for the host itself, and how far the rest may be promised more than once. */
+export interface HostPolicy {
   readonly reserveCpuCount: number;
   readonly reserveMemoryMib: number;
   readonly cpuOvercommit: number;
   readonly memoryOvercommit: number;
+}
+
+/** What a host has and what of it may be promised. */
+export interface HostCapacity extends HostPolicy {
+  readonly cpuCount: number;
+  readonly memoryMib: number;
   readonly unmanagedCpuCount: number;
   readonly unmanagedMemoryMib: number;
 }

@@ -92,12 +92,6 @@ export class HostSession {
     throw new HypervisorError("unreachable", `the host is not connected: ${why}`, { cause: this.#lastError });
   }
 
-  /** Makes an inventory (and, where it is disconnected, the next attempt) due now. */
-  refresh(): void {
-    this.#inventoryDue = true;
-    this.#wake();
-  }
-
   async #run(): Promise<void> {
     let pauseMs = FIRST_PAUSE_MS;
     while (!this.#stop.signal.aborted) {
@@ -147,7 +141,7 @@ export class HostSession {
 
   async #follow(connection: HostConnection, onAlive: () => void): Promise<void> {
     const facts = checked(HostFactsSchema, await connection.probe(this.#call()), "facts");
-    await this.#write((tx) => recordFacts(tx, this.#owned(), facts));
+    await this.#write((tx) => recordFacts(tx, this.hostId, facts));
     while (!this.#stopped()) {
       await this.#takeInventory(connection);
       if (this.#connection === null) {
@@ -165,7 +159,7 @@ export class HostSession {
     const observedAt = new Date();
     const inventory = checked(HostInventorySchema, await connection.inventory(this.#call()), "an inventory");
     await this.#write(async (tx) => {
-      const { becameReady } = await recordInventory(tx, this.#owned(), inventory, this.#deps.installationId, observedAt);
+      const { becameReady } = await recordInventory(tx, this.hostId, inventory, this.#deps.installationId, observedAt);
       if (becameReady) await this.#deps.sink.ready(tx, this.hostId);
       await this.#deps.sink.inventory(tx, this.hostId, inventory, observedAt);
     });
@@ -217,7 +211,7 @@ export class HostSession {
   async #recordSilence(error: HypervisorError): Promise<void> {
     try {
       await this.#write(async (tx) => {
-        const news = await recordUnreachable(tx, this.#owned(), this.#deps.errorBodyOf(error));
+        const news = await recordUnreachable(tx, this.hostId, this.#deps.errorBodyOf(error));
         if (news) await this.#deps.sink.unreachable(tx, this.hostId);
       });
     } catch (writeError) {
@@ -228,13 +222,9 @@ export class HostSession {
 
   #write<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     return this.#deps.db.transaction(async (tx) => {
-      await lockOwned(tx, this.#owned());
+      await lockOwned(tx, { hostId: this.hostId, epoch: this.epoch });
       return await work(tx);
     });
-  }
-
-  #owned() {
-    return { hostId: this.hostId, epoch: this.epoch };
   }
 
   /** Calls that only look may be sent by anybody. */

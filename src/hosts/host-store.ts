@@ -1,16 +1,18 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Db, Tx } from "../db/transaction.ts";
 import type { DriverName, HostCredentials, HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import { asId, type HostId, isUuid } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
-import type { HostRecord, HostState } from "./host-record.ts";
+import type { HostPolicy, HostRecord, HostState } from "./host-record.ts";
 
 type HostRow = NonNullable<Awaited<ReturnType<Db["host"]["findUnique"]>>>;
 
 /** A row as the rest of the program sees it. The columns are written by this program only, so their types are known. */
 function recordOf(row: HostRow): HostRecord {
-  const { cpuCount, memoryMib } = row;
+  const { cpuCount, memoryMib, reserveCpuCount, reserveMemoryMib, cpuOvercommit, memoryOvercommit } = row;
+  const policy = { reserveCpuCount, reserveMemoryMib, cpuOvercommit, memoryOvercommit };
   return {
     id: asId<HostId>(row.id),
     name: row.name,
@@ -24,16 +26,14 @@ function recordOf(row: HostRow): HostRecord {
     state: row.state as HostState,
     error: row.error as ErrorBody | null,
     facts: row.facts as HostFacts | null,
+    policy,
     capacity:
       cpuCount === null || memoryMib === null
         ? null
         : {
+            ...policy,
             cpuCount,
             memoryMib,
-            reserveCpuCount: row.reserveCpuCount,
-            reserveMemoryMib: row.reserveMemoryMib,
-            cpuOvercommit: row.cpuOvercommit,
-            memoryOvercommit: row.memoryOvercommit,
             unmanagedCpuCount: row.unmanagedCpuCount,
             unmanagedMemoryMib: row.unmanagedMemoryMib,
           },
@@ -51,13 +51,10 @@ export async function findHost(tx: Db, idOrName: string): Promise<HostRecord | n
   return row === null ? null : recordOf(row);
 }
 
-export interface HostSettings {
+/** What can be changed of a host. */
+export interface HostSettings extends HostPolicy {
   readonly accelerator: HostRecord["accelerator"];
   readonly labels: Readonly<Record<string, string>>;
-  readonly reserveCpuCount: number;
-  readonly reserveMemoryMib: number;
-  readonly cpuOvercommit: number;
-  readonly memoryOvercommit: number;
 }
 
 export interface NewHost extends HostSettings {
@@ -75,41 +72,25 @@ export async function insertHost(tx: Tx, host: NewHost): Promise<HostRecord> {
   return recordOf(await tx.host.create({ data: host }));
 }
 
-/** Settings as they stand now, whether or not the host ever answered. */
-export async function hostSettings(tx: Db, id: HostId): Promise<HostSettings | null> {
-  const row = await tx.host.findUnique({ where: { id } });
-  if (row === null) return null;
-  return {
-    accelerator: row.accelerator as HostRecord["accelerator"],
-    labels: row.labels as Record<string, string>,
-    reserveCpuCount: row.reserveCpuCount,
-    reserveMemoryMib: row.reserveMemoryMib,
-    cpuOvercommit: row.cpuOvercommit,
-    memoryOvercommit: row.memoryOvercommit,
-  };
+/** The host as it stands, its row locked until the transaction ends; null when there is none. */
+export async function lockHost(tx: Tx, idOrName: string): Promise<HostRecord | null> {
+  const match = isUuid(idOrName) ? Prisma.sql`id = ${idOrName}::uuid` : Prisma.sql`name = ${idOrName}`;
+  const rows = await tx.$queryRaw<{ id: string }[]>`SELECT id FROM host WHERE ${match} FOR UPDATE`;
+  const [row] = rows;
+  return row === undefined ? null : await getHost(tx, asId<HostId>(row.id));
 }
 
-/** Changes settings and raises the generation, if it still is what was read. False: somebody was faster. */
+/** Changes settings and raises the generation; credentials only where they are given. */
 export async function updateHostSettings(
   tx: Tx,
   id: HostId,
-  generation: number,
   settings: HostSettings & { readonly credentials?: Uint8Array<ArrayBuffer> },
-): Promise<boolean> {
-  const { count } = await tx.host.updateMany({
-    where: { id, generation },
-    data: { ...settings, generation: { increment: 1 } },
-  });
-  return count === 1;
+): Promise<void> {
+  await tx.host.update({ where: { id }, data: { ...settings, generation: { increment: 1 } } });
 }
 
 export async function setSchedulable(tx: Tx, id: HostId, schedulable: boolean): Promise<void> {
   await tx.host.update({ where: { id }, data: { schedulable } });
-}
-
-/** Asks the owner for a probe and an inventory at once; it is seen at the owner's next look at its hosts. */
-export async function askRefresh(tx: Tx, id: HostId): Promise<void> {
-  await tx.host.update({ where: { id }, data: { refreshAskedAt: new Date() } });
 }
 
 /** Deletes the row with what was observed on the host. VMs, volumes or reservations on it are a foreign key violation. */
@@ -145,7 +126,7 @@ export interface HostFilter {
   readonly state?: HostState | undefined;
   readonly hypervisor?: Hypervisor | undefined;
   readonly schedulable?: boolean | undefined;
-  readonly labels?: Prisma.Sql | undefined;
+  readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
 /** Hosts in the order of their names, after the given one. */
@@ -159,7 +140,7 @@ export async function listHosts(
     filter.state === undefined ? Prisma.sql`true` : Prisma.sql`state = ${filter.state}`,
     filter.hypervisor === undefined ? Prisma.sql`true` : Prisma.sql`hypervisor = ${filter.hypervisor}`,
     filter.schedulable === undefined ? Prisma.sql`true` : Prisma.sql`schedulable = ${filter.schedulable}`,
-    filter.labels ?? Prisma.sql`true`,
+    labelCondition(filter.labels ?? [], Prisma.sql`labels`),
   ];
   const ids = await tx.$queryRaw<{ id: string }[]>`
     SELECT id FROM host WHERE ${Prisma.join(conditions, " AND ")} ORDER BY name LIMIT ${page.limit}`;
@@ -187,4 +168,52 @@ export async function reservedOn(tx: Db, ids: readonly HostId[]): Promise<Map<st
       { cpuCount: sum._sum.cpuCount ?? 0, memoryMib: sum._sum.memoryMib ?? 0, vmCount: sum._count },
     ]),
   );
+}
+
+export async function getHost(db: Db, id: HostId): Promise<HostRecord | null> {
+  const row = await db.host.findUnique({ where: { id } });
+  return row === null ? null : recordOf(row);
+}
+
+/** Whether hosts answer, and when each last gave a complete inventory. */
+export async function hostSilence(
+  db: Db,
+  ids: readonly HostId[],
+): Promise<Map<string, { ready: boolean; inventoryAt: Date | null; error: string | null; since: Date }>> {
+  const rows = await db.host.findMany({
+    where: { id: { in: [...ids] } },
+    select: { id: true, state: true, inventoryAt: true, error: true, lastSeenAt: true, createdAt: true },
+  });
+  return new Map(
+    rows.map(({ id, state, inventoryAt, error, lastSeenAt, createdAt }) => {
+      const message = (error as ErrorBody | null)?.message ?? null;
+      return [id, { ready: state === "ready", inventoryAt, error: message, since: lastSeenAt ?? createdAt }];
+    }),
+  );
+}
+
+/** The VMs on a host. */
+export async function vmsOnHost(db: Db, idOrName: string): Promise<{ id: string; name: string; projectId: string }[]> {
+  const host = isUuid(idOrName) ? { id: idOrName } : { name: idOrName };
+  return await db.vm.findMany({ where: { host }, select: { id: true, name: true, projectId: true } });
+}
+
+/** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
+export async function deleteHostVms(tx: Tx, id: HostId): Promise<{ id: string; name: string; projectId: string }[]> {
+  const vms = await vmsOnHost(tx, id);
+  await tx.volume.deleteMany({ where: { hostId: id } });
+  await tx.vm.deleteMany({ where: { hostId: id } });
+  return vms;
+}
+
+export async function domainsOnHost(db: Db, hostId: HostId) {
+  return await db.observedDomain.findMany({ where: { hostId }, orderBy: { name: "asc" } });
+}
+
+export async function networksOnHost(db: Db, hostId: HostId) {
+  return await db.hostNetwork.findMany({ where: { hostId }, orderBy: { name: "asc" } });
+}
+
+export async function poolsOnHost(db: Db, hostId: HostId) {
+  return await db.hostPool.findMany({ where: { hostId }, orderBy: { name: "asc" } });
 }

@@ -169,7 +169,7 @@ export interface ChangeRoute<
   readonly change: (
     tx: Tx,
     call: Call<A, Path, Query, z.output<Body>>,
-    prepared: Prepared,
+    prepared: NoInfer<Prepared>,
   ) => Promise<ChangeAnswer<NoInfer<R>>>;
   readonly refresh?: (
     body: AcceptedBody<R>,

@@ -3,7 +3,15 @@ import type { Tx } from "../db/transaction.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { VmId } from "../lib/ids.ts";
-import type { Admission, OperationContext, OperationKind, OperationOutcome, Step } from "../operations/operation-kind.ts";
+import {
+  type Admission,
+  type AnyOperationKind,
+  anyKind,
+  type OperationContext,
+  type OperationKind,
+  type OperationOutcome,
+  type Step,
+} from "../operations/operation-kind.ts";
 import type { RunPolicy, VmRecord } from "./vm-record.ts";
 import { type ActionName, allowedActions, allows, withCondition, withoutConditions } from "./vm-state.ts";
 import type { VmInput } from "./vm-steps.ts";
@@ -24,8 +32,8 @@ export interface VmActionDefinition<Body extends z.ZodObject, Input extends VmIn
   readonly runPolicy?: RunPolicy;
   readonly steps: readonly Step<Input>[];
   readonly deadlineSeconds: OperationKind<Input>["deadlineSeconds"];
-  readonly forwardOnly?: boolean;
-  readonly overtakes?: boolean | ((input: Input) => boolean);
+  readonly forwardOnly?: NonNullable<OperationKind<Input>["forwardOnly"]>;
+  readonly overtakes?: NonNullable<OperationKind<Input>["overtakes"]>;
 }
 
 /** An action as routes and the worker see it, whatever its body and input are. */
@@ -36,7 +44,7 @@ export interface VmAction {
   readonly body: z.ZodObject;
   readonly capability: Capability | null;
   readonly runPolicy: RunPolicy | null;
-  readonly kind: OperationKind<unknown>;
+  readonly kind: AnyOperationKind;
   /** The operation's input for a request. Throws ZodError for a body that is not the action's. */
   readonly inputFor: (vmId: VmId, body: unknown) => unknown;
 }
@@ -60,8 +68,7 @@ export function defineVmAction<Body extends z.ZodObject, Input extends VmInput>(
     body,
     capability,
     runPolicy: runPolicy ?? null,
-    // The runner parses every input with the kind's own schema before a step sees it.
-    kind: kind as OperationKind<unknown>,
+    kind: anyKind(kind),
     inputFor: (vmId, given) => inputOf(vmId, body.parse(given)),
   };
 }

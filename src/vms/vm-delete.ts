@@ -5,7 +5,7 @@ import { volumesOf } from "../volumes/volume-store.ts";
 import { recordOutcome } from "./vm-action.ts";
 import { volumePrefixOf } from "./vm-record.ts";
 import { hostOf, isOn, observe, requireVm, VmInput, vmHost } from "./vm-steps.ts";
-import { deleteVmRows, lockVm } from "./vm-store.ts";
+import { deleteVmRows, getVm, lockVm } from "./vm-store.ts";
 
 type Nothing = Record<string, never>;
 
@@ -18,7 +18,7 @@ export const vmDeleteKind: OperationKind<VmInput> = {
   input: VmInput,
   deadlineSeconds: 86_400,
   forwardOnly: true,
-  overtakes: true,
+  overtakes: "all",
   steps: [
     step<VmInput, Nothing>({
       name: "force-off",
@@ -63,6 +63,10 @@ export const vmDeleteKind: OperationKind<VmInput> = {
       },
     }),
   ],
+  // Two deletes at once: the second finds nothing left to do.
+  async admit(tx, operation) {
+    return { kind: (await getVm(tx, operation.input.vmId)) === null ? "done" : "run" };
+  },
   async onEnd(tx, operation, outcome) {
     const vm = await lockVm(tx, operation.input.vmId);
     if (vm === null) return;

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { Tx } from "../db/transaction.ts";
 import type { DomainSpec, HostConnection, ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type HostId, type InstallationId, type VmId } from "../lib/ids.ts";
+import { asId, type HostId, type VmId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import type { OperationContext, Step, StepContext } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";

@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Db, Tx } from "../db/transaction.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
 import { asId, type HostId, type ImageId, isUuid, type ProjectId, type VmId } from "../lib/ids.ts";
@@ -89,8 +90,7 @@ export interface VmFilter {
   readonly phase?: VmPhase | undefined;
   readonly host?: string | undefined;
   readonly hypervisor?: Hypervisor | undefined;
-  /** A condition on a jsonb column named `labels`, from the label selector. */
-  readonly labels?: Prisma.Sql | undefined;
+  readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
 export type VmOrder = "name" | "createdAt";
@@ -128,7 +128,7 @@ function conditionsOf(filter: VmFilter): Prisma.Sql[] {
     const host = filter.host;
     conditions.push(isUuid(host) ? Prisma.sql`v.host_id = ${host}::uuid` : Prisma.sql`h.name = ${host}`);
   }
-  if (filter.labels !== undefined) conditions.push(filter.labels);
+  if (filter.labels !== undefined) conditions.push(labelCondition(filter.labels, Prisma.sql`v.labels`));
   return conditions;
 }
 

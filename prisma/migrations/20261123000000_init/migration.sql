@@ -77,7 +77,6 @@ CREATE TABLE "host" (
     "epoch" BIGINT NOT NULL DEFAULT 0,
     "inventory_seq" BIGINT NOT NULL DEFAULT 0,
     "inventory_at" TIMESTAMPTZ(3),
-    "refresh_asked_at" TIMESTAMPTZ(3),
     "last_seen_at" TIMESTAMPTZ(3),
     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "updated_at" TIMESTAMPTZ(3) NOT NULL,

@@ -1,0 +1,68 @@
+import { z } from "zod";
+import type { Tx } from "../db/transaction.ts";
+import { asId, type HostId, type InstallationId } from "../lib/ids.ts";
+import { type AnyOperationKind, anyKind, type OperationKind, type StepContext, step } from "../operations/operation-kind.ts";
+import { checked, HostFactsSchema, HostInventorySchema } from "./host-facts.ts";
+import { recordFacts, recordInventory } from "./host-observation-store.ts";
+import type { ObservationSink } from "./host-session.ts";
+import { getHost } from "./host-store.ts";
+
+const HostInput = z.object({ hostId: z.guid().transform((id) => asId<HostId>(id)) });
+type HostInput = z.output<typeof HostInput>;
+type Nothing = Record<string, never>;
+
+export interface HostKindDeps {
+  readonly installationId: InstallationId;
+  readonly sink: ObservationSink;
+}
+
+/** Operations on hosts. They change nothing on the host: they look at it, now, and record what they saw. */
+export function hostKinds(deps: HostKindDeps): readonly AnyOperationKind[] {
+  const look = { steps: [probeStep(), inventoryStep(deps)], input: HostInput, admit: admitKnown };
+  const register: OperationKind<HostInput> = { name: "host.register", deadlineSeconds: 120, ...look };
+  const refresh: OperationKind<HostInput> = { name: "host.refresh", deadlineSeconds: 120, ...look };
+  return [anyKind(register), anyKind(refresh)];
+}
+
+const hostItself = (_tx: Tx, { hostId }: HostInput) => Promise.resolve(hostId);
+
+/** A host that was deleted meanwhile has nothing to be looked at. */
+async function admitKnown(tx: Tx, operation: { readonly input: HostInput }) {
+  const host = await getHost(tx, operation.input.hostId);
+  return { kind: host === null ? "done" : "run" } as const;
+}
+
+function connectionOf(context: StepContext<HostInput>) {
+  if (context.host === null) throw new Error(`a step of ${context.operation.kind} has no host`);
+  return context.host;
+}
+
+function probeStep() {
+  return step<HostInput, Nothing>({
+    name: "probe",
+    host: hostItself,
+    async run(context) {
+      const facts = checked(HostFactsSchema, await connectionOf(context).probe(context.call), "facts");
+      await context.transaction((tx) => recordFacts(tx, context.operation.input.hostId, facts));
+      return { hypervisorVersion: facts.hypervisorVersion, toolstackVersion: facts.toolstackVersion };
+    },
+  });
+}
+
+function inventoryStep({ installationId, sink }: HostKindDeps) {
+  return step<HostInput, Nothing>({
+    name: "inventory",
+    host: hostItself,
+    async run(context) {
+      const { hostId } = context.operation.input;
+      const observedAt = new Date();
+      const inventory = checked(HostInventorySchema, await connectionOf(context).inventory(context.call), "an inventory");
+      await context.transaction(async (tx) => {
+        await recordInventory(tx, hostId, inventory, installationId, observedAt);
+        await sink.inventory(tx, hostId, inventory, observedAt);
+      });
+      const { domains, networks, pools } = inventory;
+      return { domains: domains.length, networks: networks.length, pools: pools.length };
+    },
+  });
+}

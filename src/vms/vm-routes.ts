@@ -1,0 +1,228 @@
+import { Readable } from "node:stream";
+import { z } from "zod";
+import type { Database, Db } from "../db/client.ts";
+import { LabelSelector } from "../http/labels.ts";
+import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
+import type { Api } from "../http/route.ts";
+import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
+import { DroverError } from "../lib/errors.ts";
+import type { ProjectId } from "../lib/ids.ts";
+import { MIB } from "../lib/units.ts";
+import type { KindRegistry } from "../operations/operation-kinds.ts";
+import { OperationSchema } from "../operations/operation-schemas.ts";
+import { vmActions } from "./actions/index.ts";
+import { start } from "./actions/start.ts";
+import { stop } from "./actions/stop.ts";
+import { actOnVm, deleteVm, patchVm } from "./vm-change.ts";
+import type { ConsoleLogReader } from "./vm-console.ts";
+import { viewVm, viewVms } from "./vm-reader.ts";
+import type { VmRecord } from "./vm-record.ts";
+import { CreateVmBody, PatchVmBody, VM_FILTERS, type Vm, VmSchema } from "./vm-schemas.ts";
+import { createVm } from "./vm-service.ts";
+import { findVm, listVms } from "./vm-store.ts";
+
+export interface VmRouteDeps {
+  readonly db: Database;
+  readonly kinds: KindRegistry;
+  readonly consoleLog: ConsoleLogReader;
+}
+
+const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });
+
+const LIST_QUERY = {
+  ...pageQuery,
+  ...VM_FILTERS,
+  name: Name.optional(),
+  host: IdOrName.optional().meta({ description: "Id or name of the host that they are on." }),
+  labelSelector: LabelSelector.optional(),
+  orderBy: orderByQuery(["name", "createdAt"], "name"),
+};
+
+export function registerVmRoutes(api: Api, deps: VmRouteDeps): void {
+  registerReads(api, deps);
+  registerChanges(api, deps);
+  for (const action of vmActions) registerAction(api, deps, action);
+  registerConsole(api, deps);
+}
+
+async function vmNamed(db: Db, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
+  const vm = await findVm(db, projectId, idOrName);
+  if (vm !== null) return vm;
+  throw new DroverError("not_found", `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`);
+}
+
+/** The VM of a 202 anew after `?wait=`; null when it is gone by then. */
+function refresher(deps: VmRouteDeps) {
+  return async ({ vm }: { readonly vm: Vm }, call: { readonly project: { readonly id: ProjectId } }) => {
+    const fresh = await findVm(deps.db, call.project.id, vm.id);
+    return fresh === null ? null : { body: { vm: await viewVm(deps.db, fresh) }, generation: fresh.generation };
+  };
+}
+
+function registerReads(api: Api, { db }: VmRouteDeps): void {
+  api.read({
+    method: "GET",
+    path: "/v1/vms",
+    access: "project",
+    operationId: "listVms",
+    tag: "VMs",
+    summary: "List VMs",
+    query: LIST_QUERY,
+    responses: { 200: pageOf(VmSchema).meta({ id: "VmPage" }) },
+    handle: async ({ query, project }) => {
+      const { pageSize, pageToken, orderBy, labelSelector, ...filter } = query;
+      const request = { pageSize, pageToken };
+      const binding = { list: "vms", orderBy, filters: { ...filter, labelSelector, project: project.id } };
+      const { after, limit } = pageWindow(binding, request);
+      const order = parseOrderBy(orderBy);
+      const key = after === null ? null : { value: String(after.value), id: after.id };
+      const vms = await listVms(db, project.id, { ...filter, labels: labelSelector }, order, { after: key, limit });
+      const views = new Map((await viewVms(db, vms)).map((view) => [view.id, view]));
+      const page = toPage(
+        binding,
+        request,
+        vms,
+        (vm) => ({ value: order.field === "name" ? vm.name : vm.createdAt.toISOString(), id: vm.id }),
+        (vm) => views.get(vm.id),
+      );
+      return { status: 200, body: { ...page, items: page.items.filter((view) => view !== undefined) } };
+    },
+  });
+  api.read({
+    method: "GET",
+    path: "/v1/vms/:vm",
+    access: "project",
+    operationId: "getVm",
+    tag: "VMs",
+    summary: "Get a VM",
+    responses: { 200: VmSchema },
+    errors: ["not_found"],
+    handle: async ({ params, project }) => {
+      const vm = await vmNamed(db, project.id, params.vm);
+      return { status: 200, body: await viewVm(db, vm), generation: vm.generation };
+    },
+  });
+}
+
+function registerChanges(api: Api, deps: VmRouteDeps): void {
+  const { kinds } = deps;
+  api.change({
+    method: "POST",
+    path: "/v1/vms",
+    access: "project",
+    operationId: "createVm",
+    tag: "VMs",
+    summary: "Create a VM",
+    description:
+      "Chooses a host, reserves its room there at once, and queues the operation that makes the VM. When no host has room it is refused with the reason of each host, and nothing is kept.",
+    body: CreateVmBody,
+    responses: { 202: VmAnswer },
+    errors: ["name_taken", "already_exists", "no_placement", "image_not_ready"],
+    change: async (tx, { body, project, actor, requestId }) => {
+      const { id, operationId } = await createVm(tx, kinds, { projectId: project.id, actor, requestId }, body);
+      const vm = await vmNamed(tx, project.id, id);
+      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+    },
+    refresh: refresher(deps),
+  });
+  api.change({
+    method: "PATCH",
+    path: "/v1/vms/:vm",
+    access: "project",
+    operationId: "updateVm",
+    tag: "VMs",
+    summary: "Change a VM",
+    description:
+      "A JSON Merge Patch on `labels` and on `cpu`, `memoryMib` and `runPolicy` of `spec`. CPU and memory take effect at the next start: until then the VM carries the condition `RestartRequired`. A changed run policy queues the start or stop and is answered with 202.",
+    body: PatchVmBody,
+    responses: { 200: VmSchema, 202: VmAnswer },
+    errors: ["not_found", "precondition_failed", "invalid_state", "no_placement", "capability_unsupported"],
+    ifMatch: true,
+    change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
+      const request = { projectId: project.id, actor, requestId };
+      const { id, operationId } = await patchVm(tx, kinds, request, { start, stop }, params.vm, body, ifMatch);
+      const vm = await vmNamed(tx, project.id, id);
+      const view = await viewVm(tx, vm);
+      const { generation } = vm;
+      if (operationId === null) return { status: 200, body: view, generation };
+      return { status: 202, body: { vm: view }, operation: operationId, generation };
+    },
+    refresh: refresher(deps),
+  });
+  api.change({
+    method: "DELETE",
+    path: "/v1/vms/:vm",
+    access: "project",
+    operationId: "deleteVm",
+    tag: "VMs",
+    summary: "Delete a VM",
+    description:
+      "Cuts its power, removes it from its host and deletes its disks. It overtakes what is queued for the VM, and is allowed in every state.",
+    responses: { 202: VmAnswer },
+    errors: ["not_found", "precondition_failed"],
+    ifMatch: true,
+    change: async (tx, { params, project, actor, requestId, ifMatch }) => {
+      const request = { projectId: project.id, actor, requestId };
+      const { id, operationId } = await deleteVm(tx, kinds, request, params.vm, ifMatch);
+      const vm = await vmNamed(tx, project.id, id);
+      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+    },
+    refresh: refresher(deps),
+  });
+}
+
+function registerAction(api: Api, deps: VmRouteDeps, action: (typeof vmActions)[number]): void {
+  api.change({
+    method: "POST",
+    path: `/v1/vms/:vm/${action.name}`,
+    access: "project",
+    operationId: `${action.name}Vm`,
+    tag: "VMs",
+    summary: action.summary,
+    description: action.description,
+    body: action.body,
+    responses: { 202: VmAnswer },
+    errors: ["not_found", "precondition_failed", "invalid_state", "capability_unsupported"],
+    ifMatch: true,
+    change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
+      const request = { projectId: project.id, actor, requestId };
+      const { id, operationId } = await actOnVm(tx, deps.kinds, request, action, params.vm, body, ifMatch);
+      const vm = await vmNamed(tx, project.id, id);
+      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+    },
+    refresh: refresher(deps),
+  });
+}
+
+function registerConsole(api: Api, { db, consoleLog }: VmRouteDeps): void {
+  api.raw({
+    method: "GET",
+    path: "/v1/vms/:vm/console/log",
+    access: "project",
+    operationId: "getVmConsoleLog",
+    tag: "VMs",
+    summary: "Read the end of the serial console's log",
+    description: "The last bytes that the guest wrote to its serial console, as it wrote them.",
+    query: {
+      maxBytes: queryInteger({ min: 1, max: MIB })
+        .default(65_536)
+        .meta({ description: "How many bytes of the end to give." }),
+    },
+    responses: {
+      200: {
+        description: "The end of the log.",
+        content: { "text/plain": { schema: z.string() } },
+      },
+    },
+    errors: ["not_found", "host_unreachable", "capability_unsupported"],
+    handle: async ({ params, query, project, signal }) => {
+      const vm = await vmNamed(db, project.id, params.vm);
+      const bytes = await consoleLog(vm, query.maxBytes, signal);
+      return {
+        status: 200,
+        headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-store" },
+        body: Readable.from([Buffer.from(bytes)], { objectMode: false }),
+      };
+    },
+  });
+}

@@ -1,0 +1,190 @@
+import { z } from "zod";
+import { Labels, LabelsPatch } from "../http/labels.ts";
+import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
+import { ACTIONS } from "./vm-state.ts";
+
+/** The API's shapes of a VM. */
+
+/** The largest VM that is taken: more than any host of today has. */
+const MAX_CPUS = 1024;
+const MAX_MEMORY_MIB = 64 * 1024 * 1024;
+const MAX_DISK_GIB = 64 * 1024;
+
+const DeviceName = z
+  .string()
+  .regex(/^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/, "must be 1 to 32 lower-case letters, digits and hyphens, a letter first");
+
+const HypervisorName = z.enum(["kvm", "xen"]);
+const GuestTypeName = z.enum(["hvm", "pvh", "pv"]);
+
+const Cpu = z.strictObject({ count: z.int().min(1).max(MAX_CPUS) }).meta({ id: "VmCpu" });
+const MemoryMib = z.int().min(16).max(MAX_MEMORY_MIB);
+
+const FirmwareBoot = z
+  .strictObject({ firmware: z.literal("bios") })
+  .meta({ id: "FirmwareBoot", description: "Boots from the first disk by firmware." });
+const KernelBoot = z
+  .strictObject({
+    kernel: IdOrName.meta({ description: "An image of kind kernel." }),
+    initrd: IdOrName.optional().meta({ description: "An image of kind initrd." }),
+    commandLine: plainText({ min: 0, max: 2048 }).optional(),
+  })
+  .meta({ id: "KernelBoot", description: "Boots a kernel of the control plane directly." });
+
+const Disk = z
+  .strictObject({
+    name: DeviceName,
+    image: IdOrName.optional().meta({ description: "An image of kind disk that it is filled from; empty without." }),
+    sizeGib: z.int().min(1).max(MAX_DISK_GIB).optional().meta({ description: "Without: as large as the image." }),
+  })
+  .refine((disk) => disk.image !== undefined || disk.sizeGib !== undefined, {
+    path: ["sizeGib"],
+    message: "an empty disk needs a size",
+  })
+  .meta({ id: "VmDisk" });
+
+const MacAddress = z
+  .string()
+  .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, "must be six lower-case pairs of hex digits with colons")
+  .refine((mac) => (Number.parseInt(mac.slice(0, 2), 16) & 1) === 0, "must not be a multicast address");
+
+const NetworkName = plainText({ max: 64 }).regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, "must be the name of a network");
+
+const Nic = z
+  .strictObject({
+    name: DeviceName,
+    network: NetworkName.meta({ description: "A network of the host." }),
+    macAddress: MacAddress.optional().meta({ description: "Without: one is made." }),
+  })
+  .meta({ id: "VmNic" });
+
+const Placement = z
+  .strictObject({
+    host: IdOrName.optional().meta({ description: "The only host to consider." }),
+    pool: plainText({ max: 64 }).optional().meta({ description: "The pool for its volumes; `default` without, where there is one." }),
+  })
+  .meta({ id: "VmPlacement" });
+
+function distinct<Item extends { readonly name: string }>(items: readonly Item[]): boolean {
+  return new Set(items.map(({ name }) => name)).size === items.length;
+}
+
+const specShape = {
+  hypervisor: HypervisorName.optional().meta({ description: "Without: placement chooses." }),
+  guestType: GuestTypeName.optional().meta({ description: "Without: the host's first." }),
+  cpu: Cpu,
+  memoryMib: MemoryMib,
+  placement: Placement.optional(),
+};
+
+const bootDefault = { firmware: "bios" as const };
+
+/** What a create takes: the defaults filled in become the spec. */
+const NewVmSpec = z
+  .strictObject({
+    ...specShape,
+    runPolicy: z.enum(["running", "stopped"]).default("running"),
+    boot: z.union([FirmwareBoot, KernelBoot]).default(bootDefault),
+    disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
+    nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
+  })
+  .refine((spec) => "kernel" in spec.boot || spec.disks.length > 0, {
+    path: ["disks"],
+    message: "a VM that boots by firmware needs a disk",
+  })
+  .meta({ id: "NewVmSpec" });
+
+export const CreateVmBody = z
+  .strictObject({ name: Name, labels: Labels.default({}), spec: NewVmSpec })
+  .meta({
+    id: "CreateVmBody",
+    examples: [
+      {
+        name: "web-1",
+        labels: { role: "web" },
+        spec: {
+          cpu: { count: 2 },
+          memoryMib: 1024,
+          disks: [{ name: "root", image: "debian-12", sizeGib: 10 }],
+          nics: [{ name: "eth0", network: "default" }],
+        },
+      },
+    ],
+  });
+export type CreateVmBody = z.output<typeof CreateVmBody>;
+
+/** JSON Merge Patch; `disks` and `nics` have paths of their own. */
+export const PatchVmBody = z
+  .strictObject({
+    labels: LabelsPatch.optional(),
+    spec: z
+      .strictObject({
+        cpu: Cpu.optional(),
+        memoryMib: MemoryMib.optional(),
+        runPolicy: z.enum(["running", "stopped"]).optional(),
+      })
+      .meta({ id: "VmSpecPatch" })
+      .optional(),
+  })
+  .meta({ id: "PatchVmBody", examples: [{ labels: { tier: "db" }, spec: { memoryMib: 2048 } }] });
+export type PatchVmBody = z.output<typeof PatchVmBody>;
+
+const VmSpecSchema = z
+  .strictObject({
+    ...specShape,
+    runPolicy: z.enum(["running", "stopped"]),
+    boot: z.union([FirmwareBoot, KernelBoot]),
+    disks: z.array(Disk),
+    nics: z.array(Nic),
+  })
+  .meta({ id: "VmSpec", description: "What was asked for." });
+
+const ConditionSchema = z
+  .strictObject({
+    type: z.enum(["OperationFailed", "AttentionRequired", "RestartRequired", "DomainMissing", "HostUnreachable", "Crashed"]),
+    reason: z.string(),
+    message: z.string(),
+    since: Timestamp,
+  })
+  .meta({ id: "Condition" });
+
+export const PowerName = z.enum(["running", "paused", "saved", "off", "crashed", "unknown"]);
+export const PhaseName = z.enum(["provisioning", "ready", "failed", "deleting"]);
+
+const VmStatus = z
+  .strictObject({
+    phase: PhaseName.meta({ description: "Where the VM is in its life." }),
+    power: PowerName.meta({ description: "What was last seen; `unknown` while its host is silent." }),
+    powerReason: z.string().nullable().meta({ description: "Why, in the hypervisor's word." }),
+    host: z.string().nullable(),
+    pool: z.string().nullable(),
+    domainUuid: z.string().nullable(),
+    domainName: z.string().nullable(),
+    hypervisor: HypervisorName.nullable(),
+    guestType: GuestTypeName.nullable(),
+    images: z.array(z.strictObject({ role: z.string(), id: Id, name: z.string(), sha256: z.string().nullable() })),
+    observedAt: Timestamp.nullable().meta({ description: "When the host last confirmed the power." }),
+    observedGeneration: z.int().nullable().meta({ description: "The generation that the host's definition has." }),
+    addresses: z.array(z.string()),
+    conditions: z.array(ConditionSchema),
+    allowedActions: z.array(z.enum(ACTIONS)).meta({ description: "The actions that would do something now." }),
+    operations: z.array(Id).meta({ description: "Its unfinished operations, oldest first." }),
+  })
+  .meta({ id: "VmStatus", description: "What was chosen, and what is seen." });
+
+export const VmSchema = z
+  .strictObject({
+    id: Id,
+    name: Name,
+    project: z.string(),
+    labels: Labels,
+    generation: z.int().meta({ description: "Revision of spec and labels; the ETag." }),
+    createdAt: Timestamp,
+    updatedAt: Timestamp,
+    spec: VmSpecSchema,
+    status: VmStatus,
+  })
+  .meta({ id: "Vm" });
+export type Vm = z.output<typeof VmSchema>;
+
+export const VM_FILTERS = { power: PowerName.optional(), phase: PhaseName.optional(), hypervisor: HypervisorName.optional() };

@@ -1,0 +1,138 @@
+import { randomBytes } from "node:crypto";
+import type { Tx } from "../db/transaction.ts";
+import { uniqueViolation } from "../db/database-errors.ts";
+import { appendEvent } from "../events/event-store.ts";
+import { findHost } from "../hosts/host-store.ts";
+import type { Capability } from "../hypervisors/hypervisor.ts";
+import { DroverError } from "../lib/errors.ts";
+import { asId, type HostId, newId, type VmId, type VolumeId } from "../lib/ids.ts";
+import type { KindRegistry } from "../operations/operation-kinds.ts";
+import { enqueue } from "../operations/operation-queue.ts";
+import { insertVolumes } from "../volumes/volume-store.ts";
+import { memoryWithOverhead, type Placed } from "./placement.ts";
+import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
+import { placeVm } from "./vm-placement.ts";
+import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
+import type { Queued, VmRequest } from "./vm-request.ts";
+import type { CreateVmBody } from "./vm-schemas.ts";
+import { insertImageUses, insertNics, insertReservation, insertVm } from "./vm-store.ts";
+
+/**
+ * Makes a VM in the caller's transaction: chooses its host, reserves there, writes its rows and queues `vm.create`.
+ * Throws DroverError: `invalid_request`, `image_not_ready`, `no_placement`, `name_taken`.
+ */
+export async function createVm(
+  tx: Tx,
+  kinds: KindRegistry,
+  request: VmRequest,
+  body: CreateVmBody,
+): Promise<Queued<VmId>> {
+  const id = newId<VmId>();
+  const { projectId } = request;
+  const volumes = await planVolumes(tx, projectId, body.spec);
+  const memoryMib = memoryWithOverhead(body.spec.memoryMib);
+  const placed = await placeVm(tx, {
+    hypervisor: body.spec.hypervisor ?? null,
+    guestType: body.spec.guestType ?? null,
+    cpuCount: body.spec.cpu.count,
+    memoryMib,
+    capabilities: wishesOf(body.spec, volumes),
+    networks: [...new Set(body.spec.nics.map(({ network }) => network))],
+    // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
+    volumeBytes: volumes.reduce((sum, volume) => sum + (volume.imageId === null ? 0 : volume.capacityBytes), 0),
+    pool: body.spec.placement?.pool ?? null,
+    hostId: await wishedHost(tx, body.spec),
+  });
+  await writeVm(tx, request, id, body, volumes, placed, memoryMib);
+  const operation = await enqueue(
+    tx,
+    {
+      kind: kinds.get("vm.create"),
+      input: {
+        vmId: id,
+        start: body.spec.runPolicy === "running",
+        bootFiles: volumes.some(({ role }) => role === "kernel"),
+        disks: volumes.some(({ role }) => role.startsWith("disk:")),
+      },
+      subjects: [{ kind: "vm", id, mode: "exclusive" }],
+      targets: [{ kind: "vm", id, name: body.name }],
+      hosts: [placed.hostName],
+      ...request,
+    },
+    kinds,
+  );
+  await appendEvent(tx, {
+    type: "vm.created",
+    subject: { kind: "vm", id, name: body.name },
+    projectId,
+    operationId: operation.id,
+    data: { host: placed.hostName },
+  });
+  return { id, operationId: operation.id };
+}
+
+/** What the host must be able to do for this VM. */
+function wishesOf(spec: CreateVmBody["spec"], volumes: readonly PlannedVolume[]): Capability[] {
+  const boot: Capability = "kernel" in spec.boot ? "directKernel" : "firmwareBios";
+  return ["start", boot, ...(volumes.length > 0 ? (["volumes"] as const) : [])];
+}
+
+async function wishedHost(tx: Tx, spec: CreateVmBody["spec"]): Promise<string | null> {
+  const name = spec.placement?.host;
+  if (name === undefined) return null;
+  const host = await findHost(tx, name);
+  if (host === null) throw wrong("/spec/placement/host", `there is no host "${name}"`);
+  return host.id;
+}
+
+async function writeVm(
+  tx: Tx,
+  { projectId }: VmRequest,
+  id: VmId,
+  body: CreateVmBody,
+  volumes: readonly PlannedVolume[],
+  placed: Placed,
+  memoryMib: number,
+): Promise<void> {
+  const { name, labels } = body;
+  const hostId = asId<HostId>(placed.hostId);
+  const { hypervisor, guestType, pool } = placed;
+  const vm = { id, projectId, name, labels, spec: specOf(body.spec), hostId, hypervisor, guestType, pool };
+  await refuseTaken(insertVm(tx, { ...vm, domainName: domainNameOf({ id, name }) }), body);
+  await insertReservation(tx, { vmId: id, hostId, cpuCount: body.spec.cpu.count, memoryMib });
+  await insertVolumes(
+    tx,
+    volumes.map(({ role, format, capacityBytes }, position) => {
+      const name = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");
+      return { id: newId<VolumeId>(), projectId, vmId: id, hostId, pool, name, role, position, format, capacityBytes };
+    }),
+  );
+  const uses = volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }]));
+  await insertImageUses(tx, id, uses);
+  const nics = body.spec.nics.map(({ name, network, macAddress }) => ({ name, network, macAddress: macAddress ?? newMacAddress() }));
+  await refuseTaken(insertNics(tx, id, nics), body);
+}
+
+/** The spec as it is kept: what was asked, with the defaults, without what is undefined. */
+function specOf(spec: CreateVmBody["spec"]): VmSpec {
+  return JSON.parse(JSON.stringify(spec)) as VmSpec;
+}
+
+/** QEMU's and libvirt's own prefix for guests, and 24 random bits; a unique index refuses the rare twin. */
+function newMacAddress(): string {
+  return ["52", "54", "00", ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
+}
+
+/** Turns what is taken already into its own error. */
+async function refuseTaken(written: Promise<void>, body: CreateVmBody): Promise<void> {
+  try {
+    await written;
+  } catch (error) {
+    const key = uniqueViolation(error);
+    if (key === null) throw error;
+    if (key.includes("mac_address")) {
+      throw new DroverError("already_exists", "A MAC address of this VM belongs to another VM. Leave it out, and one is made.", { cause: error });
+    }
+    throw new DroverError("name_taken", `A VM named "${body.name}" exists already. Choose another name.`, { cause: error });
+  }
+}

@@ -1,0 +1,77 @@
+import { timestamp } from "../http/schemas.ts";
+import type { Condition, VmImageUse, VmRecord } from "./vm-record.ts";
+import type { Vm } from "./vm-schemas.ts";
+import { allowedActions, withCondition } from "./vm-state.ts";
+
+/** What the view of a VM needs beside its record. */
+export interface VmSurroundings {
+  readonly images: readonly VmImageUse[];
+  readonly operations: readonly string[];
+  /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
+  readonly host: { readonly ready: boolean; readonly inventoryAt: Date | null; readonly error: string | null; readonly since: Date } | null;
+}
+
+/** A VM as the API shows it. */
+export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {
+  return {
+    id: vm.id,
+    name: vm.name,
+    project: vm.projectName,
+    labels: vm.labels,
+    generation: vm.generation,
+    createdAt: timestamp(vm.createdAt),
+    updatedAt: timestamp(vm.updatedAt),
+    spec: specOf(vm),
+    status: {
+      phase: vm.phase,
+      power: vm.power,
+      powerReason: vm.powerReason,
+      host: vm.hostName,
+      pool: vm.pool,
+      domainUuid: vm.domainUuid,
+      domainName: vm.domainName,
+      hypervisor: vm.hypervisor,
+      guestType: vm.guestType,
+      images: around.images.map(({ role, imageId, imageName, sha256 }) => ({ role, id: imageId, name: imageName, sha256 })),
+      observedAt: timestamp(observedAt(vm, around)),
+      observedGeneration: vm.observedGeneration,
+      addresses: [...vm.addresses],
+      conditions: conditionsOf(vm, around),
+      allowedActions: allowedActions(vm),
+      operations: [...around.operations],
+    },
+  };
+}
+
+function specOf(vm: VmRecord): Vm["spec"] {
+  const { disks, nics, ...spec } = vm.spec;
+  return { ...spec, disks: [...disks], nics: [...nics] };
+}
+
+/** A complete inventory of a live host confirms what was seen before it. */
+function observedAt(vm: VmRecord, { host }: VmSurroundings): Date | null {
+  if (vm.observedAt === null || host?.ready !== true || host.inventoryAt === null) return vm.observedAt;
+  return host.inventoryAt > vm.observedAt ? host.inventoryAt : vm.observedAt;
+}
+
+/** The stored conditions, and those that follow from what is known otherwise. */
+function conditionsOf(vm: VmRecord, around: VmSurroundings): Condition[] {
+  let conditions: Condition[] = [...vm.conditions];
+  const add = (type: Condition["type"], reason: string, message: string, since: Date) => {
+    conditions = withCondition(conditions, { type, reason, message, since: since.toISOString() });
+  };
+  const seenAt = vm.observedAt ?? vm.updatedAt;
+  if (around.host !== null && !around.host.ready) {
+    const why = around.host.error ?? "it has not answered yet";
+    add("HostUnreachable", "HostSilent", `Host "${vm.hostName ?? ""}" does not answer: ${why}`, around.host.since);
+  }
+  if (vm.power === "crashed") {
+    add("Crashed", vm.powerReason ?? "crashed", "The guest ended without being asked to. Look at its console log; start it again.", seenAt);
+  }
+  const on = vm.power === "running" || vm.power === "paused";
+  if (on && vm.observedGeneration !== null && vm.observedGeneration < vm.generation) {
+    add("RestartRequired", "SpecChanged", "CPU or memory were changed; they take effect when the VM is stopped and started.", vm.updatedAt);
+  }
+  return conditions;
+}
+

@@ -1,0 +1,127 @@
+import type { Database } from "./db/client.ts";
+import { type Listener, openListener } from "./db/listener.ts";
+import { startHostOwnership } from "./hosts/host-ownership.ts";
+import type { HostServiceDeps } from "./hosts/host-service.ts";
+import type { Clock } from "./lib/clock.ts";
+import { toErrorBody } from "./lib/errors.ts";
+import type { Log } from "./lib/log.ts";
+import type { CrashProbe } from "./operations/crash-points.ts";
+import { operationError } from "./operations/operation-errors.ts";
+import { createOperationRunner } from "./operations/operation-runner.ts";
+import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
+import { vmObservations } from "./vms/vm-reconciler.ts";
+
+export interface WorkerDeps extends HostServiceDeps {
+  readonly databaseUrl: string;
+  readonly db: Database;
+  readonly logger: Log;
+  readonly clock: Clock;
+  readonly leaseSeconds: number;
+  readonly inventorySeconds: number;
+  readonly probe?: CrashProbe;
+}
+
+/** The part of the process that owns hosts and runs operations. */
+export interface Worker {
+  /** Resolves while it can work; rejects with the reason while it cannot. */
+  check(): Promise<void>;
+  /** How many operations run here. */
+  running(): number;
+  /** Takes nothing new, lets what runs end for so long, and gives everything back. */
+  stop(options: { readonly drainSeconds: number }): Promise<void>;
+}
+
+interface Life {
+  readonly lease: WorkerLease;
+  running(): number;
+  stop(drainSeconds: number): Promise<void>;
+  /** The lease is lost: whatever is held belongs to others. */
+  drop(): Promise<void>;
+}
+
+const AGAIN_MS = 1_000;
+
+/**
+ * Starts a worker and keeps one: a lost lease (the database was away, the process was frozen) ends everything that
+ * hung on it, and a new worker with a new lease begins.
+ */
+export function startWorker(deps: WorkerDeps): Worker {
+  let life: Life | null = null;
+  let stopping = false;
+  let timer: NodeJS.Timeout | undefined;
+  let beginning: Promise<void> = Promise.resolve();
+
+  const begin = async (): Promise<void> => {
+    try {
+      const begun = await beginLife(deps, (reason) => {
+        deps.logger.warn({ reason }, "this worker lost its lease; it begins anew");
+        life = null;
+        beginning = begun.drop().then(() => (stopping ? undefined : begin()));
+      });
+      life = begun;
+    } catch (error) {
+      deps.logger.warn({ err: error }, "a worker could not begin; trying again");
+      if (!stopping) timer = setTimeout(() => (beginning = begin()), AGAIN_MS);
+    }
+  };
+  beginning = begin();
+
+  return {
+    async check() {
+      await beginning;
+      if (life?.lease.isHeld() !== true) throw new Error("the worker has no lease at this moment");
+    },
+    running: () => life?.running() ?? 0,
+    async stop({ drainSeconds }) {
+      stopping = true;
+      clearTimeout(timer);
+      await beginning;
+      await life?.stop(drainSeconds);
+    },
+  };
+}
+
+async function beginLife(deps: WorkerDeps, onLost: (reason: string) => void): Promise<Life> {
+  const listener = await openListener({ url: deps.databaseUrl, logger: deps.logger });
+  try {
+    const { db, logger, clock, leaseSeconds } = deps;
+    const lease = await startWorkerLease({ db, listener, logger, clock, leaseSeconds });
+    return liveWith(deps, listener, lease, onLost);
+  } catch (error) {
+    await listener.close();
+    throw error;
+  }
+}
+
+function liveWith(deps: WorkerDeps, listener: Listener, lease: WorkerLease, onLost: (reason: string) => void): Life {
+  const { db, logger, clock, kinds } = deps;
+  const hosts = startHostOwnership({
+    ...deps,
+    workerId: lease.workerId,
+    sink: vmObservations,
+    errorBodyOf: (error) => toErrorBody(operationError(error)),
+    onStateChange: () => {
+      runner.wake();
+    },
+  });
+  const runner = createOperationRunner({
+    ...{ db, logger, clock, kinds, hosts, lease, wakes: listener },
+    ...(deps.probe === undefined ? {} : { probe: deps.probe }),
+  });
+  lease.onLost(onLost);
+  return {
+    lease,
+    running: () => runner.running(),
+    async stop(drainSeconds) {
+      await lease.drain();
+      await runner.stop({ drainSeconds });
+      await hosts.stop();
+      await lease.stop();
+      await listener.close();
+    },
+    async drop() {
+      await Promise.all([runner.stop({ drainSeconds: 0 }), hosts.drop()]);
+      await listener.close();
+    },
+  };
+}
