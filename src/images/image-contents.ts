@@ -11,7 +11,7 @@ import type { ReceivedFile } from "./incoming-file.ts";
  * places the file anew. What a crash leaves in between is a file without a row: `sweepContents` finds it.
  */
 export interface ContentsDeps {
-  readonly database: Pick<Database, "transaction"> & Pick<Database, "image">;
+  readonly database: Database;
   readonly files: ImageFiles;
 }
 

@@ -73,7 +73,7 @@ export function createImageFiles({ directory, reserveBytes }: ImageFilesOptions)
     },
     withdraw: (sha256) => withdraw(pathOf(sha256), path.join(incoming, `removed.${randomUUID()}`)),
     sizeOf: (sha256) => sizeOf(pathOf(sha256)),
-    read: (sha256) => createReadStream(pathOf(sha256), { highWaterMark: READ_CHUNK_BYTES }),
+    read: (sha256) => readContent(pathOf(sha256)),
     pathOf,
     contents: () => allContents(contents),
     abandoned: (olderThanSeconds) => abandoned(incoming, olderThanSeconds),
@@ -124,6 +124,12 @@ async function sizeOf(file: string): Promise<number | null> {
     if (isMissing(error)) return null;
     throw error;
   }
+}
+
+/** Opens the file only when it is read, so that a content that nobody reads holds nothing open. */
+async function* readContent(file: string): AsyncGenerator<Uint8Array> {
+  for await (const chunk of createReadStream(file, { highWaterMark: READ_CHUNK_BYTES }))
+    yield chunk as Uint8Array;
 }
 
 async function* allContents(contents: string): AsyncGenerator<readonly string[]> {

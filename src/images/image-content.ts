@@ -1,0 +1,46 @@
+import type { Db } from "../db/client.ts";
+import { DroverError } from "../lib/errors.ts";
+import type { ImageId } from "../lib/ids.ts";
+import type { ImageFiles } from "./image-files.ts";
+import type { ImageContentFacts } from "./image-record.ts";
+import { getImage } from "./image-store.ts";
+
+/** The content of an image, to be brought to a host. */
+export interface OpenedImage extends ImageContentFacts {
+  /** The bytes from the beginning; the file is opened when the first part is asked for. For one reading. */
+  readonly content: AsyncIterable<Uint8Array>;
+}
+
+/** How the rest of the program reads images. */
+export interface ImageContents {
+  /**
+   * @throws {DroverError} `not_found` when the image is gone, `image_not_ready` when it has no content yet, and
+   * `internal` when its file is missing: somebody took it out of the store by hand.
+   */
+  open(imageId: ImageId): Promise<OpenedImage>;
+}
+
+export function createImageContents(db: Db, files: ImageFiles): ImageContents {
+  return {
+    async open(imageId) {
+      const image = await getImage(db, imageId);
+      if (image === null) throw new DroverError("not_found", `There is no image ${imageId} any more.`);
+      const { content } = image;
+      if (image.state !== "ready" || content === null) {
+        throw new DroverError("image_not_ready", `The image "${image.name}" is ${image.state}, not ready.`);
+      }
+      if ((await files.sizeOf(content.sha256)) !== content.sizeBytes)
+        throw damaged(image.name, content.sha256);
+      return { ...content, content: files.read(content.sha256) };
+    },
+  };
+}
+
+function damaged(name: string, sha256: string): DroverError {
+  return new DroverError(
+    "internal",
+    `The file of the image "${name}" (${sha256}) is missing from the image store or has another size. ` +
+      "Upload the same file once more under another name to repair it.",
+    { retry: "never" },
+  );
+}

@@ -1,0 +1,260 @@
+import type { Database, Tx } from "../db/client.ts";
+import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
+import { appendEvent } from "../events/event-store.ts";
+import type { ProjectRef } from "../http/auth.ts";
+import { type IfMatch, requireMatch } from "../http/etag.ts";
+import { type LabelRequirement, Labels, patchLabels } from "../http/labels.ts";
+import { type PageRequest, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
+import { DroverError } from "../lib/errors.ts";
+import { type ImageId, newId, type OperationId, type ProjectId } from "../lib/ids.ts";
+import { cancelOperation } from "../operations/operation-cancel.ts";
+import type { OperationKind } from "../operations/operation-kind.ts";
+import type { KindRegistry } from "../operations/operation-kinds.ts";
+import { enqueue, unfinishedOperations } from "../operations/operation-queue.ts";
+import type { ImportAllowList } from "./address-guard.ts";
+import type { ContentCollector } from "./content-collector.ts";
+import { imageEvent } from "./image-events.ts";
+import type { ImportInput } from "./image-import.ts";
+import type { ImageRecord } from "./image-record.ts";
+import type { Image, ImportImage, PatchImage } from "./image-schemas.ts";
+import {
+  deleteImageRow,
+  findImage,
+  type ImageFilter,
+  type ImageOrder,
+  insertImportingImage,
+  listImages,
+  lockContent,
+  lockImage,
+  unfinishedImageOperations,
+  updateImageLabels,
+  vmsUsingImage,
+} from "./image-store.ts";
+import { toImage } from "./image-view.ts";
+import { displayUrl, parseImportUrl, refusalOfHost } from "./import-url.ts";
+
+export interface ImageServiceDeps {
+  readonly database: Database;
+  readonly collector: Pick<ContentCollector, "collect">;
+  readonly kinds: KindRegistry;
+  /** Made by `imageImportKind`; stands in `kinds` too. */
+  readonly importKind: OperationKind<ImportInput>;
+  readonly allow: ImportAllowList;
+}
+
+/** Who asks for a change, for operations and events. */
+export interface Request {
+  readonly project: ProjectRef;
+  readonly actor: string;
+  readonly requestId: string;
+}
+
+/** Writes an image that is to be fetched, and queues the fetching. Throws `name_taken`, `address_forbidden`. */
+export async function importImage(
+  deps: ImageServiceDeps,
+  tx: Tx,
+  { project, actor, requestId }: Request,
+  body: ImportImage,
+): Promise<{ readonly image: Image; readonly operationId: OperationId }> {
+  requireDiskFormat(body);
+  const url = importUrl(body.source.url, deps.allow);
+  const image = await insertImportingImage(tx, {
+    id: newId<ImageId>(),
+    projectId: project.id,
+    name: body.name,
+    kind: body.kind,
+    format: body.format ?? null,
+    labels: body.labels ?? {},
+    sourceUrl: displayUrl(url),
+  }).catch((error: unknown) => {
+    throw uniqueViolation(error) === null ? error : nameTaken(body.name);
+  });
+  const request = {
+    kind: deps.importKind,
+    input: {
+      imageId: image.id,
+      kind: body.kind,
+      format: body.format ?? null,
+      url: url.href,
+      sha256: body.source.sha256 ?? null,
+    },
+    subjects: [{ kind: "image", id: image.id, mode: "exclusive" }],
+    targets: [{ kind: "image", id: image.id, name: image.name }],
+    projectId: project.id,
+    hosts: [],
+    actor,
+    requestId,
+  } as const;
+  const operation = await enqueue(tx, request, deps.kinds);
+  await appendEvent(tx, imageEvent("image.created", image, operation.id));
+  return { image: toImage(image, project.name, [operation.id]), operationId: operation.id };
+}
+
+/** Refuses a format of what is no disk. */
+export function requireDiskFormat(
+  { kind, format }: Pick<ImportImage, "kind" | "format">,
+  pointer = "/format",
+): void {
+  if (kind === "disk" || format === undefined) return;
+  const message = `only a disk has a format: leave it out for a ${kind}`;
+  throw new DroverError("invalid_request", `The request is not valid: ${message}.`, {
+    violations: [{ pointer, message }],
+  });
+}
+
+/** What the schema let pass; an address written into the URL is judged here already, a name when it is resolved. */
+function importUrl(text: string, allow: ImportAllowList): URL {
+  const parsed = parseImportUrl(text);
+  if (!parsed.ok) {
+    const violations = [{ pointer: "/source/url", message: parsed.reason }];
+    throw new DroverError("invalid_request", `The URL ${parsed.reason}.`, { violations });
+  }
+  const refusal = refusalOfHost(parsed.url, allow);
+  if (refusal === null) return parsed.url;
+  throw new DroverError(
+    "address_forbidden",
+    `${displayUrl(parsed.url)} may not be fetched: its host is ${refusal}. Upload the image instead, or ask the ` +
+      "operator to allow the address with DROVER_IMAGE_IMPORT_ALLOW.",
+  );
+}
+
+export async function readImage(database: Database, project: ProjectRef, idOrName: string): Promise<Image> {
+  return await withOperations(database, project, await resolveImage(database, project.id, idOrName));
+}
+
+/** The image of this id or name in the project. Throws `not_found`. */
+export async function resolveImage(
+  db: Parameters<typeof findImage>[0],
+  projectId: ProjectId,
+  idOrName: string,
+): Promise<ImageRecord> {
+  const image = await findImage(db, projectId, idOrName);
+  if (image !== null) return image;
+  throw noImage(idOrName);
+}
+
+async function withOperations(
+  db: Parameters<typeof unfinishedImageOperations>[0],
+  project: ProjectRef,
+  image: ImageRecord,
+): Promise<Image> {
+  const operations = await unfinishedImageOperations(db, [image.id]);
+  return toImage(image, project.name, operations.get(image.id) ?? []);
+}
+
+export interface ListRequest extends PageRequest {
+  readonly name?: ImageFilter["name"];
+  readonly kind?: ImageFilter["kind"];
+  readonly state?: ImageFilter["state"];
+  readonly labelSelector?: readonly LabelRequirement[] | undefined;
+  readonly orderBy: ImageOrder | `-${ImageOrder}`;
+}
+
+export async function pageOfImages(
+  database: Database,
+  project: ProjectRef,
+  request: ListRequest,
+): Promise<{ items: Image[]; nextPageToken?: string }> {
+  const { name, kind, state, labelSelector: labels, orderBy } = request;
+  const filter = { name, kind, state, labels };
+  const binding = { list: `images/${project.id}`, orderBy, filters: filter };
+  const { after, limit } = pageWindow(binding, request);
+  const order = parseOrderBy<ImageOrder>(orderBy);
+  const from = after === null ? null : { value: String(after.value), id: after.id };
+  const rows = await listImages(database, project.id, filter, order, { after: from, limit });
+  const operations = await unfinishedImageOperations(
+    database,
+    rows.map((row) => row.id),
+  );
+  return toPage(
+    binding,
+    request,
+    rows,
+    (row) => ({ value: order.field === "name" ? row.name : row.createdAt.toISOString(), id: row.id }),
+    (row) => toImage(row, project.name, operations.get(row.id) ?? []),
+  );
+}
+
+/** Changes labels. Throws `not_found`, `precondition_failed`, `invalid_request` for too many labels. */
+export async function patchImage(
+  tx: Tx,
+  project: ProjectRef,
+  idOrName: string,
+  patch: PatchImage,
+  ifMatch: IfMatch | null,
+): Promise<Image> {
+  const image = await lockImage(tx, project.id, idOrName);
+  if (image === null) throw noImage(idOrName);
+  requireMatch(ifMatch, image.generation);
+  const labels = Labels.safeParse(patchLabels(image.labels, patch.labels ?? {}));
+  if (!labels.success) {
+    const message = labels.error.issues[0]?.message ?? "not valid";
+    throw new DroverError("invalid_request", `The labels would not be valid: ${message}.`, {
+      violations: [{ pointer: "/labels", message }],
+    });
+  }
+  if (sameLabels(labels.data, image.labels)) return await withOperations(tx, project, image);
+  const changed = await updateImageLabels(tx, image.id, labels.data);
+  await appendEvent(tx, imageEvent("image.updated", changed));
+  return await withOperations(tx, project, changed);
+}
+
+function sameLabels(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key]);
+}
+
+/**
+ * Deletes an image; one that is still imported is cancelled first. The content goes with its last image. Whether VMs
+ * use it says their foreign key: a VM that is created meanwhile either comes first, and the delete is refused, or
+ * finds no image.
+ * Throws `not_found`, `precondition_failed`, `in_use`.
+ */
+export async function deleteImage(
+  deps: ImageServiceDeps,
+  tx: Tx,
+  project: ProjectRef,
+  idOrName: string,
+  ifMatch: IfMatch | null,
+): Promise<void> {
+  const { id } = await resolveImage(tx, project.id, idOrName);
+  // Lanes are locked before rows, everywhere.
+  for (const operation of await unfinishedOperations(tx, { kind: "image", id })) {
+    if (operation.mode === "exclusive") await cancelOperation(tx, deps.kinds, operation.id);
+  }
+  const image = await lockImage(tx, project.id, id);
+  if (image === null) throw noImage(idOrName);
+  requireMatch(ifMatch, image.generation);
+  // Taken before the row goes: an upload of the same content that waits for it then does not wait for the name.
+  if (image.content !== null) await lockContent(tx, image.content.sha256);
+  await deleteImageRow(tx, id).catch(async (error: unknown) => {
+    throw foreignKeyViolation(error) === null ? error : await inUse(deps.database, image);
+  });
+  await appendEvent(tx, imageEvent("image.deleted", image));
+  if (image.content !== null) deps.collector.collect(image.content.sha256);
+}
+
+const USERS_NAMED = 10;
+
+/** Asked outside of the transaction, which the violation has ended. */
+async function inUse(database: Database, image: ImageRecord): Promise<DroverError> {
+  const users = await vmsUsingImage(database, image.id, USERS_NAMED + 1);
+  const named = users.slice(0, USERS_NAMED);
+  const more = users.length > USERS_NAMED ? " and others" : "";
+  return new DroverError(
+    "in_use",
+    `The image "${image.name}" is used by the VMs ${named.join(", ")}${more}. Delete them first.`,
+    { details: { vms: named } },
+  );
+}
+
+export function nameTaken(name: string): DroverError {
+  return new DroverError(
+    "name_taken",
+    `There is an image "${name}" already. Choose another name, or delete that image first.`,
+  );
+}
+
+function noImage(idOrName: string): DroverError {
+  return new DroverError("not_found", `There is no image "${idOrName}" in this project.`);
+}
