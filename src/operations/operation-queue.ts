@@ -29,7 +29,7 @@ const MOST_COUNTED = 1_000;
 
 /**
  * Queues an operation in the caller's transaction, which must be at the isolation level "read committed". After
- * the commit, wake the workers: see `wakeAfterEnqueue`.
+ * the commit, wake the workers: see `wakeAfterChange`.
  *
  * Locks the operation's lanes until the end of the transaction, so enqueue before locking rows of features that
  * exist already. An overtaking kind cancels what it overtakes in the same transaction.
