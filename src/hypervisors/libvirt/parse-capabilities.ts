@@ -18,7 +18,7 @@ export interface Capabilities {
   readonly architecture: string;
   /** libvirt's name for the CPU; null where it knows none. */
   readonly cpuModel: string | null;
-  readonly cpuVendor: string | null;
+  /** Null where the CPUs do not tell their places. */
   readonly topology: CpuTopology | null;
   readonly numaCells: readonly NumaCell[];
   readonly guests: readonly GuestSupport[];
@@ -48,26 +48,38 @@ export function parseCapabilities(xml: string): Capabilities {
   const architecture = host === undefined ? undefined : textAt(host, "cpu", "arch");
   if (host === undefined || architecture === undefined)
     throw unreadable(DOCUMENT, "it names no architecture");
+  const cells = childrenNamed(child(host, "topology", "cells"), "cell");
   return {
     hostUuid: textAt(host, "uuid")?.toLowerCase() ?? null,
     architecture,
     cpuModel: textAt(host, "cpu", "model") ?? null,
-    cpuVendor: textAt(host, "cpu", "vendor") ?? null,
-    topology: parseTopology(child(host, "cpu", "topology")),
-    numaCells: childrenNamed(child(host, "topology", "cells"), "cell").map(parseCell),
+    topology: countTopology(cells),
+    numaCells: cells.map(parseCell),
     guests: childrenNamed(root, "guest").flatMap(parseGuest),
   };
 }
 
-/** A die is counted into its socket: cores are those of the whole socket. */
-function parseTopology(topology: XmlElement | undefined): CpuTopology | null {
-  if (topology === undefined) return null;
-  const count = (name: string, missing?: string) =>
-    wholeNumber(attribute(topology, name) ?? missing, DOCUMENT, `topology's ${name}`);
+/**
+ * Counts sockets, cores and threads from the CPUs of all cells: the element that says `topology` counts those of one
+ * cell only. Null where a CPU does not tell its place.
+ */
+function countTopology(cells: readonly XmlElement[]): CpuTopology | null {
+  const cpus = cells.flatMap((cell) => childrenNamed(child(cell, "cpus"), "cpu"));
+  const sockets = new Set<string>();
+  const cores = new Set<string>();
+  for (const cpu of cpus) {
+    const socket = attribute(cpu, "socket_id");
+    const core = attribute(cpu, "core_id");
+    if (socket === undefined || core === undefined) return null;
+    sockets.add(socket);
+    const inSocket = [attribute(cpu, "die_id"), attribute(cpu, "cluster_id"), core];
+    cores.add([socket, ...inSocket.map((id) => id ?? "")].join("/"));
+  }
+  if (cpus.length === 0) return null;
   return {
-    sockets: count("sockets"),
-    coresPerSocket: count("dies", "1") * count("clusters", "1") * count("cores"),
-    threadsPerCore: count("threads"),
+    sockets: sockets.size,
+    coresPerSocket: Math.ceil(cores.size / sockets.size),
+    threadsPerCore: Math.ceil(cpus.length / cores.size),
   };
 }
 

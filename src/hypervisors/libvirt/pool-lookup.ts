@@ -38,14 +38,6 @@ export async function readVolume(lanes: Lanes, volume: Volume, call: Call): Prom
   );
 }
 
-/** @throws HypervisorError `not-found` */
-export async function requireVolume(lanes: Lanes, ref: VolumeRef, call: Call): Promise<VolumeFacts> {
-  const volume = await findVolume(lanes, ref, call);
-  const facts = volume === null ? null : await readVolume(lanes, volume, call);
-  if (facts === null) throw noSuchVolume(ref);
-  return facts;
-}
-
 export function noSuchVolume(ref: VolumeRef): HypervisorError {
   return new HypervisorError("not-found", `pool '${ref.pool}' has no volume named '${ref.name}'`);
 }
@@ -60,7 +52,7 @@ export async function refreshPool(lanes: Lanes, pool: Pool, call: Call): Promise
       const isBusy = error instanceof HypervisorError && error.reason === "busy";
       if (!isBusy || attempt === REFRESH_TRIES) throw error;
     }
-    await sleep(REFRESH_PAUSE_MS, undefined, { signal: call.signal });
+    await sleep(REFRESH_PAUSE_MS);
   }
 }
 

@@ -1,22 +1,23 @@
-import { storagePoolGetXmlDesc } from "../../libvirt-rpc/index.ts";
+import { type Pool, storagePoolGetXmlDesc } from "../../libvirt-rpc/index.ts";
 import { type Call, type DomainSpec, HypervisorError, type VolumeRef } from "../hypervisor.ts";
 import { consoleLogName } from "./console-log-parts.ts";
 import type { DiskSource, ResolvedPaths } from "./domain-xml.ts";
 import { isNotFound } from "./errors.ts";
 import type { Lanes } from "./lanes.ts";
-import { isDirectoryPool, parsePool } from "./parse-pool.ts";
-import { findPool, requireVolume } from "./pool-lookup.ts";
+import { isDirectoryPool, type PoolFacts, parsePool } from "./parse-pool.ts";
+import { findPool, noSuchVolume, readVolume, volumeIn } from "./pool-lookup.ts";
 
 /**
- * Finds where a spec's volumes are on the host.
- * @throws HypervisorError `invalid-spec` for a volume or pool that is not there or has no place in the file system
+ * Finds where a spec's volumes are on the host. One that is not in its directory yet has its place there already: it
+ * is missed when the domain starts.
+ * @throws HypervisorError `invalid-spec` for a pool that is not there, or a volume without a place in the file system
  */
 export async function resolvePaths(lanes: Lanes, spec: DomainSpec, call: Call): Promise<ResolvedPaths> {
   const boot = spec.boot.kind === "kernel" ? spec.boot : { kernel: null, initrd: null };
   try {
     const [disks, kernel, initrd, consoleLog] = await Promise.all([
       Promise.all(
-        spec.disks.map(async (disk) => [disk.name, await diskSource(lanes, disk.volume, call)] as const),
+        spec.disks.map(async (disk) => [disk.name, await sourceOf(lanes, disk.volume, call)] as const),
       ),
       filePath(lanes, boot.kernel, call),
       filePath(lanes, boot.initrd, call),
@@ -29,8 +30,12 @@ export async function resolvePaths(lanes: Lanes, spec: DomainSpec, call: Call): 
   }
 }
 
-async function diskSource(lanes: Lanes, ref: VolumeRef, call: Call): Promise<DiskSource> {
-  const { path, type } = await requireVolume(lanes, ref, call);
+async function sourceOf(lanes: Lanes, ref: VolumeRef, call: Call): Promise<DiskSource> {
+  const pool = await findPool(lanes, ref.pool, call);
+  const volume = await volumeIn(lanes, pool, ref.name, call);
+  const found = volume === null ? null : await readVolume(lanes, volume, call);
+  if (found === null) return await placeOf(lanes, pool, ref, call);
+  const { type, path } = found;
   if (type === "file" || type === "block") return { type, path };
   throw new HypervisorError(
     "invalid-spec",
@@ -38,18 +43,26 @@ async function diskSource(lanes: Lanes, ref: VolumeRef, call: Call): Promise<Dis
   );
 }
 
+async function placeOf(lanes: Lanes, pool: Pool, ref: VolumeRef, call: Call): Promise<DiskSource> {
+  const facts = await readPool(lanes, pool, call);
+  if (!isDirectoryPool(facts)) throw noSuchVolume(ref);
+  return { type: "file", path: `${facts.path}/${ref.name}` };
+}
+
 async function filePath(lanes: Lanes, ref: VolumeRef | null, call: Call): Promise<string | null> {
-  return ref === null ? null : (await requireVolume(lanes, ref, call)).path;
+  return ref === null ? null : (await sourceOf(lanes, ref, call)).path;
 }
 
 async function consoleLogPath(lanes: Lanes, spec: DomainSpec, call: Call): Promise<string> {
   const pool = await findPool(lanes, spec.consolePool, call);
-  const facts = parsePool((await lanes.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call)).xml);
-  if (!isDirectoryPool(facts)) {
-    throw new HypervisorError(
-      "invalid-spec",
-      `pool '${facts.name}' of type ${facts.type} has no directory for a console log: choose one of type dir`,
-    );
-  }
-  return `${facts.path}/${consoleLogName(spec.uuid)}`;
+  const facts = await readPool(lanes, pool, call);
+  if (isDirectoryPool(facts)) return `${facts.path}/${consoleLogName(spec.uuid)}`;
+  throw new HypervisorError(
+    "invalid-spec",
+    `pool '${facts.name}' of type ${facts.type} has no directory for a console log: choose one of type dir`,
+  );
+}
+
+async function readPool(lanes: Lanes, pool: Pool, call: Call): Promise<PoolFacts> {
+  return parsePool((await lanes.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call)).xml);
 }

@@ -1,0 +1,35 @@
+import { afterAll, beforeAll } from "vitest";
+import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
+import { qemuHooks, qemuWorld } from "./libvirt-qemu-world.ts";
+import { describeDriverContract } from "./suite.ts";
+
+let host: KvmHost;
+
+beforeAll(async () => {
+  host = await startKvmHost();
+});
+afterAll(async () => {
+  await host.stop();
+});
+
+describeDriverContract({
+  name: "libvirt-qemu",
+  title: "libvirt, QEMU",
+  hypervisor: "kvm",
+  guestType: "hvm",
+  declared: [
+    "start",
+    "stop",
+    "gracefulStop",
+    "reboot",
+    "reset",
+    "pause",
+    "consoleLog",
+    "volumes",
+    "directKernel",
+    "firmwareBios",
+    "events",
+  ],
+  setUp: () => qemuWorld(host),
+  hooks: qemuHooks(() => host),
+});
