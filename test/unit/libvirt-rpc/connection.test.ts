@@ -1,7 +1,7 @@
 import { getEventListeners } from "node:events";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { struct, uint } from "../../../src/libvirt-rpc/codec.ts";
+import { string, struct, uint } from "../../../src/libvirt-rpc/codec.ts";
 import {
   CallTimeoutError,
   ConnectionError,
@@ -274,9 +274,13 @@ describe("calls", () => {
     await callsArrived(1);
     daemon.peer.reply(callAt(0), struct({ length: uint }), { length: 4_000_000_000 });
     await expect(unreadable).rejects.toMatchObject({ kind: "protocol" });
-    const next = connection.call(connectGetHostname, undefined);
+    const tooLong = connection.call(connectGetHostname, undefined);
     await callsArrived(2);
-    daemon.peer.reply(callAt(1), HOSTNAME, { hostname: "n1" });
+    daemon.peer.reply(callAt(1), struct({ hostname: string, more: uint }), { hostname: "n1", more: 1 });
+    await expect(tooLong).rejects.toThrow(/connectGetHostname.*4 bytes follow/);
+    const next = connection.call(connectGetHostname, undefined);
+    await callsArrived(3);
+    daemon.peer.reply(callAt(2), HOSTNAME, { hostname: "n1" });
     expect(await next).toEqual({ hostname: "n1" });
     await connection.close();
   });

@@ -55,13 +55,16 @@ function packets(status: number) {
   );
 }
 
-/** Endless, and remembers how much of it was taken. */
-function endless(): { source: Readable; taken: () => number } {
+/** More than anything between source and daemon may hold; finite, so that a failure is one and no crash. */
+const MUCH_BYTES = 268_435_456;
+
+/** Has much to give, and remembers how much of it was taken. */
+function plenty(): { source: Readable; taken: () => number } {
   let taken = 0;
   const source = new Readable({
     read() {
       taken += 65_536;
-      this.push(Buffer.alloc(65_536));
+      this.push(taken > MUCH_BYTES ? null : Buffer.alloc(65_536));
     },
   });
   return { source, taken: () => taken };
@@ -86,7 +89,7 @@ test("an empty upload is an end without data", async () => {
 
 test("an upload takes no more from its source than the daemon reads", async () => {
   await connectTo(obliging);
-  const { source, taken } = endless();
+  const { source, taken } = plenty();
   const abort = new AbortController();
   const uploading = connection.upload(storageVolUpload, range, source, { signal: abort.signal });
   const rejected = expect(uploading).rejects.toThrow("enough");
@@ -120,7 +123,7 @@ test("an upload fails with the daemon's error, and lets go of its source", async
       return obliging.onMessage?.(message, peer) ?? false;
     },
   });
-  const { source } = endless();
+  const { source } = plenty();
   await expect(connection.upload(storageVolUpload, range, source)).rejects.toMatchObject({
     name: "LibvirtError",
     code: 38,
@@ -143,7 +146,7 @@ test("an upload fails with the daemon's error even when that comes with the repl
       return true;
     },
   });
-  await expect(connection.upload(storageVolUpload, range, endless().source)).rejects.toMatchObject({
+  await expect(connection.upload(storageVolUpload, range, plenty().source)).rejects.toMatchObject({
     code: 38,
   });
 });
@@ -156,7 +159,7 @@ test("an upload that is not opened fails with the call's error", async () => {
       return true;
     },
   });
-  const { source } = endless();
+  const { source } = plenty();
   await expect(connection.upload(storageVolUpload, range, source)).rejects.toMatchObject({ code: 50 });
   expect(source.destroyed).toBe(true);
 });
@@ -181,7 +184,7 @@ test("an upload sends nothing more once beforeSend throws, and its connection en
     allowed -= 1;
     if (allowed < 0) throw fenced;
   };
-  const uploading = connection.upload(storageVolUpload, range, endless().source, { beforeSend });
+  const uploading = connection.upload(storageVolUpload, range, plenty().source, { beforeSend });
   await expect(uploading).rejects.toBe(fenced);
   expect(connection.closed).toBe(true);
   expect(packets(messageStatus.error)).toEqual([]);
@@ -189,7 +192,7 @@ test("an upload sends nothing more once beforeSend throws, and its connection en
 
 test("an upload ends when its connection does", async () => {
   await connectTo(obliging);
-  const { source } = endless();
+  const { source } = plenty();
   const uploading = connection.upload(storageVolUpload, range, source);
   const rejected = expect(uploading).rejects.toMatchObject({ name: "ConnectionError" });
   await vi.waitFor(() => {
@@ -232,9 +235,12 @@ test("a slow consumer makes the daemon wait", async () => {
     onMessage: (message, peer) => {
       if (message.procedure !== storageVolDownload.number || message.type !== messageType.call) return false;
       peer.reply(message, storageVolDownload.result, undefined);
+      let sent = 0;
       const more = (): void => {
-        do peer.stream(message, messageStatus.continue, chunk);
-        while (!peer.socket.writableNeedDrain);
+        do {
+          sent += chunk.length;
+          peer.stream(message, messageStatus.continue, chunk);
+        } while (!peer.socket.writableNeedDrain && sent < MUCH_BYTES);
       };
       peer.socket.on("drain", more);
       more();
