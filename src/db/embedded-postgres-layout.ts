@@ -6,8 +6,10 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   realpathSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -130,10 +132,14 @@ export function refuseOtherMajor(cluster: string, major: number): void {
   );
 }
 
-/** Everything outside the data directory that belongs to it. */
-export function outsideDirectories(base: string): readonly string[] {
-  return ["location", "socket-directory"].flatMap((name) => {
+/** Removes everything of a data directory's database, also what lies outside. No server may run. */
+export function removeLayout(base: string): void {
+  const outside = ["location", "socket-directory"].flatMap((name) => {
     const path = join(base, name);
     return existsSync(path) ? [readFileSync(path, "utf8").trim()] : [];
   });
+  for (const directory of [...outside, base]) rmSync(directory, { recursive: true, force: true });
+  const isLast =
+    outside.some((directory) => dirname(directory) === OUTSIDE) && readdirSync(OUTSIDE).length === 0;
+  if (isLast) rmdirSync(OUTSIDE);
 }

@@ -5,9 +5,9 @@ import { EMBEDDED_MAJOR, embeddedBinaries } from "./embedded-postgres-binaries.t
 import {
   type Layout,
   lockPaths,
-  outsideDirectories,
   prepareLayout,
   refuseOtherMajor,
+  removeLayout,
   socketDirectory,
 } from "./embedded-postgres-layout.ts";
 import {
@@ -171,8 +171,7 @@ export async function removeEmbeddedPostgres(options: { readonly dataDir: string
     const layout = prepareLayout(options.dataDir);
     const running = runningServer(layout);
     if (running !== null) await stopServer(running.pid, layout.cluster);
-    for (const directory of [...outsideDirectories(base), base])
-      rmSync(directory, { recursive: true, force: true });
+    removeLayout(base);
   } finally {
     starting.release();
   }

@@ -1,5 +1,7 @@
+import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Listener, openListener } from "../../src/db/listener.ts";
+import type { Log } from "../../src/lib/log.ts";
 import { createEmptyDatabase, execute } from "../fixtures/database.ts";
 import { silentLog } from "../fixtures/log.ts";
 
@@ -18,19 +20,26 @@ afterAll(async () => {
   await database.drop();
 });
 
-async function listener(onLost?: () => void): Promise<Listener> {
-  const options = { url: database.url, logger: silentLog };
+async function listener(onLost?: () => void, logger: Log = silentLog): Promise<Listener> {
+  const options = { url: database.url, logger };
   const opened = await openListener(onLost === undefined ? options : { ...options, onLost });
   open.push(opened);
   return opened;
 }
 
+const SESSIONS =
+  "FROM pg_stat_activity WHERE application_name = 'drover-session' AND datname = current_database()";
+const WAITING_FOR_LOCK = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+
 /** Ends the sessions of all listeners from the server's side, as a restart of the server would. */
 async function endSessions(): Promise<void> {
-  await execute(
-    database.url,
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'drover-session' AND datname = current_database()",
-  );
+  await execute(database.url, `SELECT pg_terminate_backend(pid) ${SESSIONS}`);
+}
+
+/** Ends the session of the listener that was opened last. */
+async function endLastSession(): Promise<void> {
+  const last = `SELECT pid ${SESSIONS} ORDER BY backend_start DESC LIMIT 1`;
+  await execute(database.url, `SELECT pg_terminate_backend(pid) FROM (${last}) AS last`);
 }
 
 describe("a listener", () => {
@@ -95,16 +104,14 @@ describe("a listener", () => {
   });
 
   it("sends after the reconnect what was to be notified meanwhile", async () => {
-    const [sender, receiver] = [await listener(), await listener()];
+    const receiver = await listener();
     let wakes = 0;
-    receiver.listen("work", () => wakes++);
-    await endSessions();
-    await expect.poll(() => sender.isHealthy() || receiver.isHealthy(), SOON).toBe(false);
-    sender.notify("late");
-    let late = 0;
-    receiver.listen("late", () => late++);
-    await expect.poll(() => receiver.isHealthy() && sender.isHealthy(), SOON).toBe(true);
-    await expect.poll(() => late, SOON).toBeGreaterThan(0);
+    receiver.listen("late", () => wakes++);
+    const sender: Listener = await listener(() => {
+      sender.notify("late");
+    });
+    await endLastSession();
+    await expect.poll(() => wakes, SOON).toBeGreaterThan(0);
   });
 });
 
@@ -119,27 +126,28 @@ describe("its lock", () => {
   });
 
   it("is taken again after a reconnect", async () => {
-    const holder = await listener();
+    let losses = 0;
+    const holder = await listener(() => losses++);
     expect(await holder.holdLock(KEY)).toBe(true);
     await endSessions();
-    await expect.poll(() => holder.isHealthy(), SOON).toBe(false);
+    await expect.poll(() => losses, SOON).toBe(1);
     await expect.poll(() => holder.isHealthy(), SOON).toBe(true);
     expect(await (await listener()).holdLock(KEY)).toBe(false);
   });
 
-  it("lets the listener stay unhealthy while another session has it", async () => {
-    const holder = await listener();
+  it("keeps the listener unhealthy while another session has it", async () => {
+    let failures = 0;
+    const holder = await listener(undefined, { ...silentLog, debug: () => failures++ });
     expect(await holder.holdLock(KEY)).toBe(true);
-    const thief = execute(database.url, `SELECT pg_advisory_lock(${KEY.toString()}), pg_sleep(1)`);
-    await expect
-      .poll(
-        () => execute(database.url, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
-        SOON,
-      )
-      .toHaveLength(1);
+    const thief = new pg.Client({ connectionString: database.url });
+    await thief.connect();
+    const stolen = thief.query("SELECT pg_advisory_lock($1)", [KEY.toString()]);
+    await expect.poll(() => execute(database.url, WAITING_FOR_LOCK), SOON).toHaveLength(1);
     await endSessions();
-    await expect.poll(() => holder.isHealthy(), SOON).toBe(false);
-    await thief;
+    await stolen;
+    await expect.poll(() => failures, SOON).toBeGreaterThan(1);
+    expect(holder.isHealthy()).toBe(false);
+    await thief.end();
     await expect.poll(() => holder.isHealthy(), SOON).toBe(true);
   });
 });
