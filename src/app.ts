@@ -1,6 +1,7 @@
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import type { Database } from "./db/client.ts";
+import { type HostRouteDeps, registerHostRoutes } from "./hosts/host-routes.ts";
 import { createApi } from "./http/api.ts";
 import type { OperationAnswers } from "./http/change.ts";
 import { serveDocsPage } from "./http/docs-page.ts";
@@ -8,9 +9,11 @@ import { type Metrics, measureRequests } from "./http/metrics.ts";
 import { collectOpenApi, serveOpenApi } from "./http/openapi.ts";
 import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
+import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate } from "./tokens/token-service.ts";
+import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
 
 /** What the API needs of the process; made in main.ts. */
 export interface AppDeps {
@@ -20,6 +23,9 @@ export interface AppDeps {
   readonly metrics: Metrics;
   readonly readiness: readonly ReadinessCheck[];
   readonly operations: OperationAnswers;
+  readonly hosts: HostRouteDeps;
+  readonly images: ImageRouteDeps;
+  readonly vms: VmRouteDeps;
   /** PEM texts; null: plain HTTP. */
   readonly tls: { readonly cert: string; readonly key: string } | null;
 }
@@ -38,6 +44,9 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
 
   registerServiceRoutes(api, deps);
   registerTokenRoutes(api, { db: database, clock });
+  registerHostRoutes(api, deps.hosts);
+  registerImageRoutes(api, deps.images);
+  registerVmRoutes(api, deps.vms);
 
   serveOpenApi(app, routes);
   await serveDocsPage(app);

@@ -28,7 +28,10 @@ const listen = z.string().transform((text, context) => {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
   if (match === null || port > 65_535) {
-    context.addIssue({ code: "custom", message: "give it as address:port, such as 127.0.0.1:7420 or [::1]:7420" });
+    context.addIssue({
+      code: "custom",
+      message: "give it as address:port, such as 127.0.0.1:7420 or [::1]:7420",
+    });
     return z.NEVER;
   }
   return { host: match[1] ?? match[2] ?? "", port };
@@ -64,7 +67,12 @@ const Environment = z.object({
   DROVER_IMAGE_IMPORT_ALLOW: z
     .string()
     .default("")
-    .transform((text) => text.split(",").map((part) => part.trim()).filter((part) => part !== "")),
+    .transform((text) =>
+      text
+        .split(",")
+        .map((part) => part.trim())
+        .filter((part) => part !== ""),
+    ),
   DROVER_MAX_IMAGE_GIB: z.coerce.number().int().min(1).max(65_536).default(64),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
@@ -124,7 +132,8 @@ function defaultDataDir(environment: Readonly<Record<string, string | undefined>
 export function maskedConfig(config: Config): Record<string, unknown> {
   return {
     ...config,
-    databaseUrl: config.databaseUrl === null ? "embedded" : config.databaseUrl.replace(/:\/\/[^@/]*@/, "://***@"),
+    databaseUrl:
+      config.databaseUrl === null ? "embedded" : config.databaseUrl.replace(/:\/\/[^@/]*@/, "://***@"),
     adminToken: config.adminToken === null ? null : "***",
     secretKey: config.secretKey === null ? null : "***",
   };

@@ -16,7 +16,9 @@ export async function loadSecretKey(dataDir: string, configured: string | null):
   const text = (await readIfThere(path)) ?? (await makeKey(path));
   const key = Buffer.from(text.trim(), "base64");
   if (key.length === KEY_BYTES) return key;
-  throw new Error(`${path} holds no key of ${KEY_BYTES} bytes in base64: put the original back, or set DROVER_SECRET_KEY`);
+  throw new Error(
+    `${path} holds no key of ${KEY_BYTES} bytes in base64: put the original back, or set DROVER_SECRET_KEY`,
+  );
 }
 
 async function readIfThere(path: string): Promise<string | null> {

@@ -1,14 +1,23 @@
 import type { Database } from "./db/client.ts";
 import { type Listener, openListener } from "./db/listener.ts";
+import { hostKinds } from "./hosts/host-kinds.ts";
 import { startHostOwnership } from "./hosts/host-ownership.ts";
 import type { HostServiceDeps } from "./hosts/host-service.ts";
+import type { ImageContents } from "./images/image-content.ts";
+import type { ImportInput } from "./images/image-import.ts";
 import type { Clock } from "./lib/clock.ts";
 import { toErrorBody } from "./lib/errors.ts";
+import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import { operationError } from "./operations/operation-errors.ts";
+import { anyKind, type OperationKind } from "./operations/operation-kind.ts";
+import { createKindRegistry, type KindRegistry } from "./operations/operation-kinds.ts";
 import { createOperationRunner } from "./operations/operation-runner.ts";
 import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
+import { vmActions } from "./vms/actions/index.ts";
+import { vmCreateKind } from "./vms/vm-create.ts";
+import { vmDeleteKind } from "./vms/vm-delete.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
 
 export interface WorkerDeps extends HostServiceDeps {
@@ -93,7 +102,12 @@ async function beginLife(deps: WorkerDeps, onLost: (reason: string) => void): Pr
   }
 }
 
-function liveWith(deps: WorkerDeps, listener: Listener, lease: WorkerLease, onLost: (reason: string) => void): Life {
+function liveWith(
+  deps: WorkerDeps,
+  listener: Listener,
+  lease: WorkerLease,
+  onLost: (reason: string) => void,
+): Life {
   const { db, logger, clock, kinds } = deps;
   const hosts = startHostOwnership({
     ...deps,
@@ -124,4 +138,21 @@ function liveWith(deps: WorkerDeps, listener: Listener, lease: WorkerLease, onLo
       await listener.close();
     },
   };
+}
+
+export interface KindDeps {
+  readonly installationId: InstallationId;
+  readonly images: ImageContents;
+  readonly importKind: OperationKind<ImportInput>;
+}
+
+/** Every kind of operation, one line each; the kinds of VM actions follow from their list. */
+export function operationKinds({ installationId, images, importKind }: KindDeps): KindRegistry {
+  return createKindRegistry([
+    ...hostKinds({ installationId, sink: vmObservations }),
+    anyKind(importKind),
+    anyKind(vmCreateKind(images)),
+    anyKind(vmDeleteKind),
+    ...vmActions.map(({ kind }) => kind),
+  ]);
 }

@@ -30,7 +30,9 @@ export async function connectHost(
     );
   } catch (error) {
     if (limit.aborted && !options.signal.aborted) {
-      throw new HypervisorError("unreachable", `the host did not answer within ${timeoutMs / 1000} seconds`, { cause: error });
+      throw new HypervisorError("unreachable", `the host did not answer within ${timeoutMs / 1000} seconds`, {
+        cause: error,
+      });
     }
     throw error;
   }

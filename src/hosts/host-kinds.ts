@@ -1,7 +1,13 @@
 import { z } from "zod";
 import type { Tx } from "../db/transaction.ts";
 import { asId, type HostId, type InstallationId } from "../lib/ids.ts";
-import { type AnyOperationKind, anyKind, type OperationKind, type StepContext, step } from "../operations/operation-kind.ts";
+import {
+  type AnyOperationKind,
+  anyKind,
+  type OperationKind,
+  type StepContext,
+  step,
+} from "../operations/operation-kind.ts";
 import { checked, HostFactsSchema, HostInventorySchema } from "./host-facts.ts";
 import { recordFacts, recordInventory } from "./host-observation-store.ts";
 import type { ObservationSink } from "./host-session.ts";
@@ -56,7 +62,11 @@ function inventoryStep({ installationId, sink }: HostKindDeps) {
     async run(context) {
       const { hostId } = context.operation.input;
       const observedAt = new Date();
-      const inventory = checked(HostInventorySchema, await connectionOf(context).inventory(context.call), "an inventory");
+      const inventory = checked(
+        HostInventorySchema,
+        await connectionOf(context).inventory(context.call),
+        "an inventory",
+      );
       await context.transaction(async (tx) => {
         await recordInventory(tx, hostId, inventory, installationId, observedAt);
         await sink.inventory(tx, hostId, inventory, observedAt);

@@ -23,7 +23,8 @@ export async function lockOwned(tx: Tx, owned: Owned): Promise<void> {
     SELECT h.id FROM host h JOIN worker w ON w.id = h.owner_id
     WHERE h.id = ${owned.hostId}::uuid AND h.epoch = ${owned.epoch} AND w.lease_expires_at > now()
     FOR NO KEY UPDATE OF h`;
-  if (rows.length === 0) throw new NotOwner(`host ${owned.hostId} has another owner than epoch ${owned.epoch}`);
+  if (rows.length === 0)
+    throw new NotOwner(`host ${owned.hostId} has another owner than epoch ${owned.epoch}`);
 }
 
 export async function recordFacts(tx: Tx, hostId: HostId, facts: HostFacts): Promise<void> {
@@ -61,7 +62,10 @@ export async function recordInventory(
   installationId: InstallationId,
   observedAt: Date,
 ): Promise<{ readonly seq: bigint; readonly becameReady: boolean }> {
-  const before = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { state: true, inventorySeq: true } });
+  const before = await tx.host.findUniqueOrThrow({
+    where: { id: hostId },
+    select: { state: true, inventorySeq: true },
+  });
   const seq = before.inventorySeq + 1n;
   const foreign = inventory.domains.filter((domain) => domain.installationId !== installationId);
   const busy = foreign.filter((domain) => domain.power === "running" || domain.power === "paused");
@@ -87,7 +91,12 @@ export async function recordInventory(
 }
 
 /** Writes one domain as it was just seen, outside a complete inventory; the next one confirms or removes it. */
-export async function recordDomain(tx: Tx, hostId: HostId, domain: ObservedDomain, observedAt: Date): Promise<void> {
+export async function recordDomain(
+  tx: Tx,
+  hostId: HostId,
+  domain: ObservedDomain,
+  observedAt: Date,
+): Promise<void> {
   const host = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { inventorySeq: true } });
   await writeDomains(tx, hostId, [domain], host.inventorySeq, observedAt);
 }
@@ -119,7 +128,13 @@ async function writeDomains(
       autostart = EXCLUDED.autostart, inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at`;
 }
 
-async function writeNetworks(tx: Tx, hostId: HostId, inventory: HostInventory, seq: bigint, at: Date): Promise<void> {
+async function writeNetworks(
+  tx: Tx,
+  hostId: HostId,
+  inventory: HostInventory,
+  seq: bigint,
+  at: Date,
+): Promise<void> {
   const rows = inventory.networks.map((network) => ({ id: newId(), ...network }));
   await tx.$executeRaw`
     INSERT INTO host_network (id, host_id, name, uuid, active, bridge, mode, inventory_seq, observed_at)
@@ -130,7 +145,13 @@ async function writeNetworks(tx: Tx, hostId: HostId, inventory: HostInventory, s
       mode = EXCLUDED.mode, inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at`;
 }
 
-async function writePools(tx: Tx, hostId: HostId, inventory: HostInventory, seq: bigint, at: Date): Promise<void> {
+async function writePools(
+  tx: Tx,
+  hostId: HostId,
+  inventory: HostInventory,
+  seq: bigint,
+  at: Date,
+): Promise<void> {
   const rows = inventory.pools.map((pool) => ({ id: newId(), ...pool }));
   await tx.$executeRaw`
     INSERT INTO host_pool (id, host_id, name, uuid, active, type, path, capacity_bytes, available_bytes,

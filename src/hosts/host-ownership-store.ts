@@ -29,9 +29,7 @@ export async function acquireHosts(tx: Tx, workerId: WorkerId): Promise<void> {
 
 /** The hosts that this worker owns now. */
 export async function ownedHosts(db: Db, workerId: WorkerId): Promise<OwnedHost[]> {
-  const rows = await db.$queryRaw<
-    { id: string; name: string; epoch: bigint; connection_key: string }[]
-  >`
+  const rows = await db.$queryRaw<{ id: string; name: string; epoch: bigint; connection_key: string }[]>`
     SELECT id, name, epoch,
            md5(uri || ' ' || accelerator || ' ' || coalesce(encode(credentials, 'hex'), '')) AS connection_key
     FROM host WHERE owner_id = ${workerId}::uuid`;

@@ -76,7 +76,10 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
       const hosts = await ownedHosts(deps.db, deps.workerId);
       if (!stopped) await align(hosts);
     } catch (error) {
-      deps.logger.warn({ error: messageOf(error) }, "could not look which hosts this worker owns; trying again");
+      deps.logger.warn(
+        { error: messageOf(error) },
+        "could not look which hosts this worker owns; trying again",
+      );
     }
   }
 
@@ -97,7 +100,8 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
     owned: () => new Map([...held].map(([id, { session }]) => [id, session.epoch])),
     connection(hostId) {
       const present = held.get(hostId);
-      if (present === undefined) throw new HypervisorError("unreachable", "this worker does not own the host");
+      if (present === undefined)
+        throw new HypervisorError("unreachable", "this worker does not own the host");
       return present.session.connection();
     },
     async drop() {

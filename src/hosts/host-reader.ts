@@ -36,7 +36,10 @@ interface Kept {
 }
 
 /** A reader that keeps each connection for a while after its last use, and `close`, which ends them all. */
-export function createHostReader(deps: HostReaderDeps): { readonly read: HostReader; close(): Promise<void> } {
+export function createHostReader(deps: HostReaderDeps): {
+  readonly read: HostReader;
+  close(): Promise<void>;
+} {
   const kept = new Map<HostId, Kept>();
 
   function drop(hostId: HostId, entry: Kept): void {
@@ -53,7 +56,10 @@ export function createHostReader(deps: HostReaderDeps): { readonly read: HostRea
     if (present?.madeFrom === madeFrom) return present;
     if (present !== undefined) drop(hostId, present);
     const signal = AbortSignal.timeout(READ_TIMEOUT_MS);
-    const connection = connectHost(deps.driverForUri, access, deps.installationId, { signal, timeoutMs: READ_TIMEOUT_MS });
+    const connection = connectHost(deps.driverForUri, access, deps.installationId, {
+      signal,
+      timeoutMs: READ_TIMEOUT_MS,
+    });
     const entry: Kept = { connection, madeFrom, users: 0, timer: undefined };
     kept.set(hostId, entry);
     connection.then(
@@ -81,7 +87,10 @@ export function createHostReader(deps: HostReaderDeps): { readonly read: HostRea
       throw error instanceof HypervisorError ? operationError(error) : error;
     } finally {
       entry.users--;
-      if (entry.users === 0) entry.timer = setTimeout(() => { drop(hostId, entry); }, KEEP_IDLE_MS).unref();
+      if (entry.users === 0)
+        entry.timer = setTimeout(() => {
+          drop(hostId, entry);
+        }, KEEP_IDLE_MS).unref();
     }
   };
   return {

@@ -49,7 +49,10 @@ export interface HostCapacity extends HostPolicy {
  * What may be promised to VMs in all: the total less the host's reserve and what unmanaged domains use, times the
  * overcommit. Xen's memory is never overcommitted.
  */
-export function allocatable(capacity: HostCapacity, hypervisor: Hypervisor): { cpuCount: number; memoryMib: number } {
+export function allocatable(
+  capacity: HostCapacity,
+  hypervisor: Hypervisor,
+): { cpuCount: number; memoryMib: number } {
   const cpus = capacity.cpuCount - capacity.reserveCpuCount;
   const memory = capacity.memoryMib - capacity.reserveMemoryMib;
   const memoryOvercommit = hypervisor === "xen" ? 1 : capacity.memoryOvercommit;

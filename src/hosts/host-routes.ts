@@ -4,7 +4,7 @@ import { LabelSelector } from "../http/labels.ts";
 import { pageOf, pageQuery, pageWindow, toPage } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
 import { QueryBoolean, timestamp } from "../http/schemas.ts";
-import { isUuid, type HostId } from "../lib/ids.ts";
+import { type HostId, isUuid } from "../lib/ids.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
 import { forgetHost } from "./host-forget.ts";
 import {
@@ -35,7 +35,9 @@ export interface HostRouteDeps extends HostServiceDeps {
   readonly db: Database;
 }
 
-const HostAnswer = z.strictObject({ host: HostSchema, operation: OperationSchema }).meta({ id: "HostAnswer" });
+const HostAnswer = z
+  .strictObject({ host: HostSchema, operation: OperationSchema })
+  .meta({ id: "HostAnswer" });
 const BASE = { access: "installation", tag: "Hosts" } as const;
 
 export function registerHostRoutes(api: Api, deps: HostRouteDeps): void {
@@ -52,7 +54,9 @@ async function viewById(tx: Tx, id: HostId): Promise<Host> {
 function refresher({ db }: HostRouteDeps) {
   return async ({ host }: { readonly host: Host }) => {
     const fresh = await findHost(db, host.id);
-    return fresh === null ? null : { body: { host: await viewHost(db, fresh) }, generation: fresh.generation };
+    return fresh === null
+      ? null
+      : { body: { host: await viewHost(db, fresh) }, generation: fresh.generation };
   };
 }
 
@@ -79,7 +83,13 @@ function registerReads(api: Api, { db }: HostRouteDeps): void {
       const afterName = after === null ? null : String(after.value);
       const hosts = await listHosts(db, { ...filter, labels: labelSelector }, { afterName, limit });
       const rows = await viewHosts(db, hosts);
-      const page = toPage(binding, request, rows, ({ name, id }) => ({ value: name, id }), (host) => host);
+      const page = toPage(
+        binding,
+        request,
+        rows,
+        ({ name, id }) => ({ value: name, id }),
+        (host) => host,
+      );
       return { status: 200, body: page };
     },
   });
@@ -89,7 +99,8 @@ function registerReads(api: Api, { db }: HostRouteDeps): void {
     path: "/v1/hosts/:host",
     operationId: "getHost",
     summary: "Get a host",
-    description: "With what it is, what it can do for each guest type, what is free, and why it is silent when it is.",
+    description:
+      "With what it is, what it can do for each guest type, what is free, and why it is silent when it is.",
     responses: { 200: HostSchema },
     errors: ["not_found"],
     handle: async ({ params }) => {
@@ -119,7 +130,18 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
         const { domainUuid: uuid, name, reason, cpuCount, memoryMib, autostart } = row;
         const vmId = managed && row.vmId !== null && isUuid(row.vmId) ? row.vmId : null;
         const power = HostDomainSchema.shape.power.parse(row.power);
-        return { uuid, name, power, reason, cpuCount, memoryMib, autostart, managed, vmId, observedAt: timestamp(row.observedAt) };
+        return {
+          uuid,
+          name,
+          power,
+          reason,
+          cpuCount,
+          memoryMib,
+          autostart,
+          managed,
+          vmId,
+          observedAt: timestamp(row.observedAt),
+        };
       });
       return { status: 200, body: { items } };
     },
@@ -151,11 +173,13 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
     errors: ["not_found"],
     handle: async ({ params }) => {
       const rows = await poolsOnHost(db, (await requireHost(db, params.host)).id);
-      const items = rows.map(({ name, uuid, active, type, path, capacityBytes, availableBytes, observedAt }) => ({
-        ...{ name, uuid, active, type, path },
-        ...{ capacityBytes: Number(capacityBytes), availableBytes: Number(availableBytes) },
-        observedAt: timestamp(observedAt),
-      }));
+      const items = rows.map(
+        ({ name, uuid, active, type, path, capacityBytes, availableBytes, observedAt }) => ({
+          ...{ name, uuid, active, type, path },
+          ...{ capacityBytes: Number(capacityBytes), availableBytes: Number(availableBytes) },
+          observedAt: timestamp(observedAt),
+        }),
+      );
       return { status: 200, body: { items } };
     },
   });

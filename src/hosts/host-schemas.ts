@@ -5,15 +5,27 @@ import { HostFactsSchema } from "./host-facts.ts";
 
 /** The API's shapes of a host. */
 
-const Pem = z.string().min(1).max(65_536).regex(/^[\x09\x0a\x0d\x20-\x7e]*$/, "must be PEM text");
-const Lines = z.string().min(1).max(65_536).regex(/^[\x09\x0a\x0d\x20-\x7e]*$/, "must be plain text");
+const Pem = z
+  .string()
+  .min(1)
+  .max(65_536)
+  .regex(/^[\x09\x0a\x0d\x20-\x7e]*$/, "must be PEM text");
+const Lines = z
+  .string()
+  .min(1)
+  .max(65_536)
+  .regex(/^[\x09\x0a\x0d\x20-\x7e]*$/, "must be plain text");
 
 export const CredentialsSchema = z
   .strictObject({
     ssh: z
       .strictObject({
-        privateKey: Pem.meta({ description: "A private key in OpenSSH's or PEM form, without a passphrase." }),
-        knownHosts: Lines.optional().meta({ description: "Lines of a known_hosts file; an unknown host key is refused with its fingerprint." }),
+        privateKey: Pem.meta({
+          description: "A private key in OpenSSH's or PEM form, without a passphrase.",
+        }),
+        knownHosts: Lines.optional().meta({
+          description: "Lines of a known_hosts file; an unknown host key is refused with its fingerprint.",
+        }),
       })
       .optional(),
     tls: z.strictObject({ caCertificate: Pem, clientCertificate: Pem, clientKey: Pem }).optional(),
@@ -28,7 +40,11 @@ const AcceleratorName = z
 const Reserve = z
   .strictObject({
     cpuCount: z.int().min(0).max(4096).default(0),
-    memoryMib: z.int().min(0).max(64 * 1024 * 1024).default(512),
+    memoryMib: z
+      .int()
+      .min(0)
+      .max(64 * 1024 * 1024)
+      .default(512),
   })
   .meta({ id: "HostReserve", description: "Kept back for the host itself." });
 
@@ -37,7 +53,10 @@ const Overcommit = z
     cpu: z.number().min(0.1).max(64).default(4),
     memory: z.number().min(0.1).max(16).default(1),
   })
-  .meta({ id: "HostOvercommit", description: "How often CPUs and memory may be promised; Xen's memory only once." });
+  .meta({
+    id: "HostOvercommit",
+    description: "How often CPUs and memory may be promised; Xen's memory only once.",
+  });
 
 const Uri = plainText({ max: 512 }).meta({
   examples: ["qemu+ssh://root@n1.example/system", "qemu:///system", "sim+kvm://n1?cpus=64&memoryGib=256"],
@@ -55,7 +74,9 @@ export const RegisterHostBody = z
   })
   .meta({
     id: "RegisterHostBody",
-    examples: [{ name: "n1", uri: "qemu+ssh://root@n1.example/system", credentials: { ssh: { privateKey: "…" } } }],
+    examples: [
+      { name: "n1", uri: "qemu+ssh://root@n1.example/system", credentials: { ssh: { privateKey: "…" } } },
+    ],
   });
 export type RegisterHostBody = z.output<typeof RegisterHostBody>;
 
@@ -64,8 +85,22 @@ export const PatchHostBody = z
     labels: LabelsPatch.optional(),
     credentials: CredentialsSchema.optional(),
     accelerator: AcceleratorName.optional(),
-    reserve: z.strictObject({ cpuCount: z.int().min(0).max(4096).optional(), memoryMib: z.int().min(0).max(64 * 1024 * 1024).optional() }).optional(),
-    overcommit: z.strictObject({ cpu: z.number().min(0.1).max(64).optional(), memory: z.number().min(0.1).max(16).optional() }).optional(),
+    reserve: z
+      .strictObject({
+        cpuCount: z.int().min(0).max(4096).optional(),
+        memoryMib: z
+          .int()
+          .min(0)
+          .max(64 * 1024 * 1024)
+          .optional(),
+      })
+      .optional(),
+    overcommit: z
+      .strictObject({
+        cpu: z.number().min(0.1).max(64).optional(),
+        memory: z.number().min(0.1).max(16).optional(),
+      })
+      .optional(),
   })
   .meta({ id: "PatchHostBody", description: "JSON Merge Patch; credentials are replaced as a whole." });
 export type PatchHostBody = z.output<typeof PatchHostBody>;
@@ -83,12 +118,19 @@ const HostStatus = z
   .strictObject({
     state: HostStateName.meta({ description: "`connecting` until it answered once." }),
     error: z
-      .strictObject({ code: z.string(), message: z.string(), retry: z.string(), details: z.record(z.string(), z.unknown()).optional() })
+      .strictObject({
+        code: z.string(),
+        message: z.string(),
+        retry: z.string(),
+        details: z.record(z.string(), z.unknown()).optional(),
+      })
       .nullable()
       .meta({ description: "Why it is unreachable." }),
     driver: DriverNameSchema,
     hypervisor: z.enum(["kvm", "xen"]),
-    facts: HostFactsSchema.nullable().meta({ description: "What the host is and can do, as its probe found." }),
+    facts: HostFactsSchema.nullable().meta({
+      description: "What the host is and can do, as its probe found.",
+    }),
     allocatable: Amount.nullable().meta({ description: "What may be promised to VMs in all." }),
     reserved: Amount.meta({ description: "What VMs have reserved." }),
     unmanaged: Amount.meta({ description: "What domains use that are not ours." }),

@@ -3,18 +3,30 @@ import type { Db, Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { Labels, patchLabels } from "../http/labels.ts";
-import { type DriverName, type HostCredentials, type Hypervisor, HypervisorError } from "../hypervisors/hypervisor.ts";
+import {
+  type DriverName,
+  type HostCredentials,
+  type Hypervisor,
+  HypervisorError,
+} from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { type HostId, type InstallationId, newId, type OperationId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
-import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { operationError } from "../operations/operation-errors.ts";
+import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
 import { connectHost, type DriverForUri } from "./host-connect.ts";
 import { checked, HostFactsSchema } from "./host-facts.ts";
 import type { HostRecord } from "./host-record.ts";
 import type { Credentials, PatchHostBody, RegisterHostBody } from "./host-schemas.ts";
-import { deleteHostRow, findHost, insertHost, lockHost, setSchedulable, updateHostSettings } from "./host-store.ts";
+import {
+  deleteHostRow,
+  findHost,
+  insertHost,
+  lockHost,
+  setSchedulable,
+  updateHostSettings,
+} from "./host-store.ts";
 
 export interface HostServiceDeps {
   readonly kinds: KindRegistry;
@@ -24,7 +36,9 @@ export interface HostServiceDeps {
   /** What a URI says, or what is wrong with it; from the registry of drivers. */
   readonly parseUri: (
     uri: string,
-  ) => { readonly driver: DriverName; readonly hypervisor: Hypervisor; readonly uri: string } | { readonly error: string };
+  ) =>
+    | { readonly driver: DriverName; readonly hypervisor: Hypervisor; readonly uri: string }
+    | { readonly error: string };
 }
 
 /** What a first look at a host found. */
@@ -44,7 +58,11 @@ const FIRST_LOOK_MS = 8_000;
  * is unknown or that refuses the credentials cannot. Throws DroverError `invalid_request`, `host_key_unknown`,
  * `host_unreachable` (the credentials were refused).
  */
-export async function lookAtHost(deps: HostServiceDeps, body: RegisterHostBody, signal: AbortSignal): Promise<FirstLook> {
+export async function lookAtHost(
+  deps: HostServiceDeps,
+  body: RegisterHostBody,
+  signal: AbortSignal,
+): Promise<FirstLook> {
   const parsed = deps.parseUri(body.uri);
   if ("error" in parsed) {
     throw new DroverError("invalid_request", `The URI cannot be used: ${parsed.error}.`, {
@@ -52,10 +70,21 @@ export async function lookAtHost(deps: HostServiceDeps, body: RegisterHostBody, 
     });
   }
   try {
-    const access = { uri: parsed.uri, credentials: credentialsOf(body.credentials), accelerator: body.accelerator };
-    const host = await connectHost(deps.driverForUri, access, deps.installationId, { signal, timeoutMs: FIRST_LOOK_MS });
+    const access = {
+      uri: parsed.uri,
+      credentials: credentialsOf(body.credentials),
+      accelerator: body.accelerator,
+    };
+    const host = await connectHost(deps.driverForUri, access, deps.installationId, {
+      signal,
+      timeoutMs: FIRST_LOOK_MS,
+    });
     try {
-      const call = { signal: AbortSignal.any([signal, AbortSignal.timeout(FIRST_LOOK_MS)]), timeoutMs: FIRST_LOOK_MS, beforeSend: () => undefined };
+      const call = {
+        signal: AbortSignal.any([signal, AbortSignal.timeout(FIRST_LOOK_MS)]),
+        timeoutMs: FIRST_LOOK_MS,
+        beforeSend: () => undefined,
+      };
       const { hostUuid } = checked(HostFactsSchema, await host.probe(call), "facts");
       return { ...parsed, hostUuid };
     } finally {
@@ -63,7 +92,11 @@ export async function lookAtHost(deps: HostServiceDeps, body: RegisterHostBody, 
     }
   } catch (error) {
     if (!(error instanceof HypervisorError)) throw error;
-    if (error.reason === "host-key-unknown" || error.reason === "authentication" || error.reason === "invalid-spec") {
+    if (
+      error.reason === "host-key-unknown" ||
+      error.reason === "authentication" ||
+      error.reason === "invalid-spec"
+    ) {
       throw refusedByHost(error);
     }
     return { ...parsed, hostUuid: null };
@@ -86,7 +119,12 @@ function credentialsOf(given: Credentials | undefined): HostCredentials {
   return {
     ...(ssh === undefined
       ? {}
-      : { ssh: { privateKey: ssh.privateKey, ...(ssh.knownHosts === undefined ? {} : { knownHosts: ssh.knownHosts }) } }),
+      : {
+          ssh: {
+            privateKey: ssh.privateKey,
+            ...(ssh.knownHosts === undefined ? {} : { knownHosts: ssh.knownHosts }),
+          },
+        }),
     ...(tls === undefined ? {} : { tls }),
   };
 }
@@ -129,9 +167,15 @@ function taken(error: unknown, name: string): unknown {
   const key = uniqueViolation(error);
   if (key === null) return error;
   if (key.includes("host_uuid")) {
-    return new DroverError("already_exists", "This machine is registered already under another name: its host UUID is known.", { cause: error });
+    return new DroverError(
+      "already_exists",
+      "This machine is registered already under another name: its host UUID is known.",
+      { cause: error },
+    );
   }
-  return new DroverError("name_taken", `A host named "${name}" exists already. Choose another name.`, { cause: error });
+  return new DroverError("name_taken", `A host named "${name}" exists already. Choose another name.`, {
+    cause: error,
+  });
 }
 
 async function enqueueHost(
@@ -196,7 +240,12 @@ export async function refreshHost(
 }
 
 /** Cordons a host (false) or takes it back into placement. */
-export async function scheduleHost(tx: Tx, idOrName: string, schedulable: boolean, ifMatch: IfMatch | null): Promise<HostId> {
+export async function scheduleHost(
+  tx: Tx,
+  idOrName: string,
+  schedulable: boolean,
+  ifMatch: IfMatch | null,
+): Promise<HostId> {
   const host = await requireLocked(tx, idOrName, ifMatch);
   if (host.schedulable !== schedulable) {
     await setSchedulable(tx, host.id, schedulable);
@@ -217,7 +266,9 @@ export async function patchHost(
   const labels = Labels.safeParse(patchLabels(host.labels, patch.labels ?? {}));
   if (!labels.success) {
     const message = labels.error.issues[0]?.message ?? "are wrong";
-    throw new DroverError("invalid_request", `/labels: ${message}.`, { violations: [{ pointer: "/labels", message }] });
+    throw new DroverError("invalid_request", `/labels: ${message}.`, {
+      violations: [{ pointer: "/labels", message }],
+    });
   }
   const credentials = sealed(deps, patch.credentials);
   const { policy } = host;

@@ -1,14 +1,14 @@
 import type { Database } from "../db/client.ts";
+import { uniqueViolation } from "../db/database-errors.ts";
 import type { Tx } from "../db/transaction.ts";
 import {
   type Call,
   type HostConnection,
   type HostEvent,
-  HypervisorError,
   type HostInventory,
+  HypervisorError,
   type ObservedDomain,
 } from "../hypervisors/hypervisor.ts";
-import { uniqueViolation } from "../db/database-errors.ts";
 import { type ErrorBody, messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
@@ -26,7 +26,13 @@ import {
 /** What the layer of VMs makes of what was seen; called in the transaction that records it. */
 export interface ObservationSink {
   inventory(tx: Tx, hostId: HostId, inventory: HostInventory, observedAt: Date): Promise<void>;
-  domain(tx: Tx, hostId: HostId, uuid: string, domain: ObservedDomain | null, observedAt: Date): Promise<void>;
+  domain(
+    tx: Tx,
+    hostId: HostId,
+    uuid: string,
+    domain: ObservedDomain | null,
+    observedAt: Date,
+  ): Promise<void>;
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
   ready(tx: Tx, hostId: HostId): Promise<void>;
 }
@@ -45,7 +51,9 @@ export interface HostSessionDeps {
 
 /** The only unique thing about facts is the machine's own UUID. */
 function sameMachine(cause: unknown): HypervisorError {
-  return new HypervisorError("already-exists", "this machine is registered already under another name", { cause });
+  return new HypervisorError("already-exists", "this machine is registered already under another name", {
+    cause,
+  });
 }
 
 const FIRST_PAUSE_MS = 500;
@@ -134,7 +142,10 @@ export class HostSession {
       this.#connection = null;
       this.#deps.onStateChange();
       await connection.close().catch((error: unknown) => {
-        this.#deps.logger.debug({ hostId: this.hostId, error: messageOf(error) }, "closing a host's connection failed");
+        this.#deps.logger.debug(
+          { hostId: this.hostId, error: messageOf(error) },
+          "closing a host's connection failed",
+        );
       });
     }
   }
@@ -159,7 +170,13 @@ export class HostSession {
     const observedAt = new Date();
     const inventory = checked(HostInventorySchema, await connection.inventory(this.#call()), "an inventory");
     await this.#write(async (tx) => {
-      const { becameReady } = await recordInventory(tx, this.hostId, inventory, this.#deps.installationId, observedAt);
+      const { becameReady } = await recordInventory(
+        tx,
+        this.hostId,
+        inventory,
+        this.#deps.installationId,
+        observedAt,
+      );
       if (becameReady) await this.#deps.sink.ready(tx, this.hostId);
       await this.#deps.sink.inventory(tx, this.hostId, inventory, observedAt);
     });
@@ -200,7 +217,10 @@ export class HostSession {
   async #noteFailure(error: unknown): Promise<void> {
     if (this.#stopped()) return;
     if (!(error instanceof HypervisorError) && uniqueViolation(error) === null) {
-      this.#deps.logger.error({ hostId: this.hostId, err: error }, "recording what a host is failed; trying again");
+      this.#deps.logger.error(
+        { hostId: this.hostId, err: error },
+        "recording what a host is failed; trying again",
+      );
       return;
     }
     this.#lastError = error instanceof HypervisorError ? error : sameMachine(error);
@@ -216,7 +236,10 @@ export class HostSession {
       });
     } catch (writeError) {
       // The database is away, or another worker owns the host: both are noticed where hosts are owned.
-      this.#deps.logger.warn({ hostId: this.hostId, err: writeError }, "could not record that a host does not answer");
+      this.#deps.logger.warn(
+        { hostId: this.hostId, err: writeError },
+        "could not record that a host does not answer",
+      );
     }
   }
 
@@ -240,7 +263,8 @@ export class HostSession {
         resolve();
       };
       // What was noted while nobody slept must not be slept over.
-      if (this.#stopped() || this.#inventoryDue || (this.#changed.size > 0 && this.#connection !== null)) this.#wake();
+      if (this.#stopped() || this.#inventoryDue || (this.#changed.size > 0 && this.#connection !== null))
+        this.#wake();
     });
   }
 }

@@ -144,7 +144,10 @@ export async function listHosts(
   ];
   const ids = await tx.$queryRaw<{ id: string }[]>`
     SELECT id FROM host WHERE ${Prisma.join(conditions, " AND ")} ORDER BY name LIMIT ${page.limit}`;
-  const rows = await tx.host.findMany({ where: { id: { in: ids.map((row) => row.id) } }, orderBy: { name: "asc" } });
+  const rows = await tx.host.findMany({
+    where: { id: { in: ids.map((row) => row.id) } },
+    orderBy: { name: "asc" },
+  });
   return rows.map(recordOf);
 }
 
@@ -193,13 +196,19 @@ export async function hostSilence(
 }
 
 /** The VMs on a host. */
-export async function vmsOnHost(db: Db, idOrName: string): Promise<{ id: string; name: string; projectId: string }[]> {
+export async function vmsOnHost(
+  db: Db,
+  idOrName: string,
+): Promise<{ id: string; name: string; projectId: string }[]> {
   const host = isUuid(idOrName) ? { id: idOrName } : { name: idOrName };
   return await db.vm.findMany({ where: { host }, select: { id: true, name: true, projectId: true } });
 }
 
 /** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
-export async function deleteHostVms(tx: Tx, id: HostId): Promise<{ id: string; name: string; projectId: string }[]> {
+export async function deleteHostVms(
+  tx: Tx,
+  id: HostId,
+): Promise<{ id: string; name: string; projectId: string }[]> {
   const vms = await vmsOnHost(tx, id);
   await tx.volume.deleteMany({ where: { hostId: id } });
   await tx.vm.deleteMany({ where: { hostId: id } });

@@ -8,7 +8,10 @@ import { type ReservedSum, reservedOn } from "./host-store.ts";
 /** Hosts as the API shows them, in the given order: two look-ups, however many hosts. */
 export async function viewHosts(db: Db, hosts: readonly HostRecord[]): Promise<Host[]> {
   const ids = hosts.map(({ id }) => id);
-  const [reserved, operations] = await Promise.all([reservedOn(db, ids), unfinishedOperationsOf(db, "host", ids)]);
+  const [reserved, operations] = await Promise.all([
+    reservedOn(db, ids),
+    unfinishedOperationsOf(db, "host", ids),
+  ]);
   return hosts.map((host) => viewOf(host, reserved.get(host.id), operations.get(host.id) ?? []));
 }
 
@@ -57,6 +60,9 @@ function factsOf({ facts }: HostRecord): Host["status"]["facts"] {
   return {
     ...facts,
     numaCells: facts.numaCells.map((cell) => ({ ...cell, cpus: [...cell.cpus] })),
-    guestTypes: facts.guestTypes.map(({ guestType, capabilities }) => ({ guestType, capabilities: [...capabilities] })),
+    guestTypes: facts.guestTypes.map(({ guestType, capabilities }) => ({
+      guestType,
+      capabilities: [...capabilities],
+    })),
   };
 }

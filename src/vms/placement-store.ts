@@ -1,7 +1,7 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Db, Tx } from "../db/transaction.ts";
-import type { HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { HostCapacity, HostState } from "../hosts/host-record.ts";
+import type { HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { PlacementHost, PlacementPool } from "./placement.ts";
 
 interface HostRow {
@@ -81,7 +81,9 @@ function capacityOf(row: HostRow): HostCapacity | null {
  */
 export async function lockPlacementHost(tx: Tx, hostId: string): Promise<PlacementHost | null> {
   // NO KEY: foreign keys to the host, such as an event's or a volume's, need not wait for it.
-  const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM host WHERE id = ${hostId}::uuid FOR NO KEY UPDATE`;
+  const locked = await tx.$queryRaw<
+    unknown[]
+  >`SELECT 1 FROM host WHERE id = ${hostId}::uuid FOR NO KEY UPDATE`;
   if (locked.length === 0) return null;
   return (await placementHosts(tx, hostId))[0] ?? null;
 }

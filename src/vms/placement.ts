@@ -1,5 +1,5 @@
-import type { Capability, GuestType, HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import { allocatable, type HostCapacity, type HostState } from "../hosts/host-record.ts";
+import type { Capability, GuestType, HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import { GIB } from "../lib/units.ts";
 
 /** Where a VM can go: pure, on a snapshot of the hosts. */
@@ -75,7 +75,8 @@ export function memoryWithOverhead(memoryMib: number): number {
 /** Whether the VM fits on this host, and with which guest type and pool; or the first reason why not. */
 export function fit(request: PlacementRequest, host: PlacementHost): Placed | Refusal {
   const no = (reason: RefusalReason, message: string): Refusal => ({ host: host.name, reason, message });
-  if (request.hostId !== null && request.hostId !== host.id) return no("notRequested", "another host was asked for");
+  if (request.hostId !== null && request.hostId !== host.id)
+    return no("notRequested", "another host was asked for");
   if (host.state !== "ready") return no("unreachable", `the host is ${host.state}`);
   if (!host.schedulable) return no("cordoned", "the host is cordoned");
   if (request.hypervisor !== null && request.hypervisor !== host.hypervisor)
@@ -94,10 +95,14 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
 type Why = Pick<Refusal, "reason" | "message">;
 
 function chooseGuestType(request: PlacementRequest, host: PlacementHost): GuestType | Why {
-  const offered = host.guestTypes.filter(({ guestType }) => request.guestType === null || guestType === request.guestType);
+  const offered = host.guestTypes.filter(
+    ({ guestType }) => request.guestType === null || guestType === request.guestType,
+  );
   if (offered.length === 0)
     return { reason: "otherGuestType", message: `it offers no guest type ${request.guestType ?? "at all"}` };
-  const able = offered.find(({ capabilities }) => request.capabilities.every((wish) => capabilities.includes(wish)));
+  const able = offered.find(({ capabilities }) =>
+    request.capabilities.every((wish) => capabilities.includes(wish)),
+  );
   if (able !== undefined) return able.guestType;
   const lacking = request.capabilities.filter((wish) => !offered[0]?.capabilities.includes(wish));
   return { reason: "capabilityMissing", message: `it cannot do ${lacking.join(", ")}` };
@@ -112,7 +117,8 @@ function choosePool(request: PlacementRequest, host: PlacementHost): string | Wh
         usable.toSorted((a, b) => b.availableBytes - a.availableBytes)[0])
       : usable.find(({ name }) => name === request.pool);
   if (wanted === undefined) {
-    const which = request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
+    const which =
+      request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
     return { reason: "poolMissing", message: `it has ${which}` };
   }
   if (wanted.availableBytes >= request.volumeBytes) return wanted.name;
@@ -126,9 +132,15 @@ function shortage(request: PlacementRequest, host: PlacementHost): Why | null {
   const total = allocatable(host.capacity, host.hypervisor);
   const cpus = total.cpuCount - host.reservedCpuCount;
   if (request.cpuCount > host.capacity.cpuCount)
-    return { reason: "notEnoughCpu", message: `it has ${host.capacity.cpuCount} CPUs, fewer than the VM's ${request.cpuCount}` };
+    return {
+      reason: "notEnoughCpu",
+      message: `it has ${host.capacity.cpuCount} CPUs, fewer than the VM's ${request.cpuCount}`,
+    };
   if (request.cpuCount > cpus)
-    return { reason: "notEnoughCpu", message: `${Math.max(0, cpus)} of ${total.cpuCount} CPUs are left, ${request.cpuCount} are needed` };
+    return {
+      reason: "notEnoughCpu",
+      message: `${Math.max(0, cpus)} of ${total.cpuCount} CPUs are left, ${request.cpuCount} are needed`,
+    };
   const memory = total.memoryMib - host.reservedMemoryMib;
   if (request.memoryMib > memory)
     return {
@@ -153,7 +165,10 @@ export function rank(request: PlacementRequest, hosts: readonly PlacementHost[])
     return isPlaced(placed) ? [{ placed, score: freeShare(request, host) }] : [];
   });
   fitting.sort(
-    (a, b) => b.score.memory - a.score.memory || b.score.cpu - a.score.cpu || (a.placed.hostName < b.placed.hostName ? -1 : 1),
+    (a, b) =>
+      b.score.memory - a.score.memory ||
+      b.score.cpu - a.score.cpu ||
+      (a.placed.hostName < b.placed.hostName ? -1 : 1),
   );
   return fitting.map(({ placed }) => placed);
 }
@@ -168,8 +183,13 @@ function freeShare(request: PlacementRequest, host: PlacementHost): { memory: nu
 }
 
 /** Why no host takes the VM, for the client: how many hosts fell at which filter, and each one's own reason. */
-export function explain(request: PlacementRequest, hosts: readonly PlacementHost[]): { counts: Record<string, number>; refusals: Refusal[] } {
-  const refusals = hosts.map((host) => fit(request, host)).filter((result): result is Refusal => !isPlaced(result));
+export function explain(
+  request: PlacementRequest,
+  hosts: readonly PlacementHost[],
+): { counts: Record<string, number>; refusals: Refusal[] } {
+  const refusals = hosts
+    .map((host) => fit(request, host))
+    .filter((result): result is Refusal => !isPlaced(result));
   const counts: Record<string, number> = {};
   for (const { reason } of refusals) counts[reason] = (counts[reason] ?? 0) + 1;
   return { counts, refusals };

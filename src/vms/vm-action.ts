@@ -80,7 +80,8 @@ export async function admitAction(
   operation: OperationContext<VmInput>,
 ): Promise<Admission> {
   const vm = await getVm(tx, operation.input.vmId);
-  if (vm === null) return { kind: "refuse", error: new DroverError("not_found", "The VM does not exist any more.") };
+  if (vm === null)
+    return { kind: "refuse", error: new DroverError("not_found", "The VM does not exist any more.") };
   if (allows(action, vm)) return { kind: "run" };
   return { kind: "refuse", error: notAllowed(action, vm) };
 }

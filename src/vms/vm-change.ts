@@ -23,7 +23,10 @@ import { findVm, lockVm, setPhase, updateReservation, updateSpec } from "./vm-st
 export async function requireVmNamed(tx: Tx, request: VmRequest, idOrName: string): Promise<VmRecord> {
   const vm = await findVm(tx, request.projectId, idOrName);
   if (vm !== null) return vm;
-  throw new DroverError("not_found", `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`);
+  throw new DroverError(
+    "not_found",
+    `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`,
+  );
 }
 
 /**
@@ -104,7 +107,15 @@ export async function patchVm(
   const queued =
     runPolicy === undefined || runPolicy === named.spec.runPolicy
       ? null
-      : await actOnVm(tx, kinds, request, runPolicy === "running" ? actions.start : actions.stop, named.id, {}, ifMatch);
+      : await actOnVm(
+          tx,
+          kinds,
+          request,
+          runPolicy === "running" ? actions.start : actions.stop,
+          named.id,
+          {},
+          ifMatch,
+        );
   const vm = await lockVm(tx, named.id);
   if (vm === null) throw new DroverError("not_found", `The VM "${named.name}" was deleted meanwhile.`);
   if (queued === null) requireMatch(ifMatch, vm.generation);
@@ -148,14 +159,28 @@ async function resize(tx: Tx, vm: VmRecord, cpuCount: number, memoryMib: number)
     reservedMemoryMib: host.reservedMemoryMib - memoryWithOverhead(vm.spec.memoryMib),
   };
   const result = fit(
-    { hypervisor: null, guestType: vm.guestType, cpuCount, memoryMib: needed, capabilities: [], networks: [], volumeBytes: 0, pool: vm.pool, hostId: null },
+    {
+      hypervisor: null,
+      guestType: vm.guestType,
+      cpuCount,
+      memoryMib: needed,
+      capabilities: [],
+      networks: [],
+      volumeBytes: 0,
+      pool: vm.pool,
+      hostId: null,
+    },
     without,
   );
   const grows = cpuCount > vm.spec.cpu.count || memoryMib > vm.spec.memoryMib;
   if (grows && !isPlaced(result)) {
-    throw new DroverError("no_placement", `Host "${host.name}" has no room for the larger VM: ${result.message}.`, {
-      details: { hosts: [result] },
-    });
+    throw new DroverError(
+      "no_placement",
+      `Host "${host.name}" has no room for the larger VM: ${result.message}.`,
+      {
+        details: { hosts: [result] },
+      },
+    );
   }
   await updateReservation(tx, vm.id, { cpuCount, memoryMib: needed });
 }
@@ -173,7 +198,9 @@ export async function deleteVm(
 ): Promise<Queued<VmId>> {
   const vm = await requireVmNamed(tx, request, idOrName);
   requireMatch(ifMatch, vm.generation);
-  const running = (await unfinishedOperations(tx, { kind: "vm", id: vm.id })).find(({ kind }) => kind === "vm.delete");
+  const running = (await unfinishedOperations(tx, { kind: "vm", id: vm.id })).find(
+    ({ kind }) => kind === "vm.delete",
+  );
   if (running !== undefined) return { id: vm.id, operationId: running.id };
   const operation = await enqueue(
     tx,

@@ -1,15 +1,32 @@
 import { z } from "zod";
+import type { Tx } from "../db/transaction.ts";
+import { appendEvent } from "../events/event-store.ts";
 import type { VolumeAbility } from "../hypervisors/hypervisor.ts";
 import { HypervisorError } from "../hypervisors/hypervisor.ts";
+import type { ImageContents } from "../images/image-content.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId } from "../lib/ids.ts";
-import { appendEvent } from "../events/event-store.ts";
-import { type OperationContext, type OperationKind, type OperationOutcome, type StepContext, step } from "../operations/operation-kind.ts";
+import {
+  type OperationContext,
+  type OperationKind,
+  type OperationOutcome,
+  type StepContext,
+  step,
+} from "../operations/operation-kind.ts";
 import { markVolumesReady, type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
-import type { Tx } from "../db/transaction.ts";
 import { startStep } from "./actions/start.ts";
 import { recordOutcome } from "./vm-action.ts";
-import { domainSpecOf, hostOf, isOn, look, observe, recordSeen, requireVm, VmInput as Base, vmHost } from "./vm-steps.ts";
+import {
+  VmInput as Base,
+  domainSpecOf,
+  hostOf,
+  isOn,
+  look,
+  observe,
+  recordSeen,
+  requireVm,
+  vmHost,
+} from "./vm-steps.ts";
 import { imageUses, lockVm, setPhase } from "./vm-store.ts";
 
 const CreateInput = Base.extend({
@@ -19,12 +36,6 @@ const CreateInput = Base.extend({
   disks: z.boolean(),
 });
 type CreateInput = z.output<typeof CreateInput>;
-
-/** Where the content of an image comes from; given by images. */
-export interface ImageContents {
-  /** Opens the content for one reading, from its beginning. */
-  open(imageId: ImageId): Promise<{ readonly content: AsyncIterable<Uint8Array>; readonly sizeBytes: number }>;
-}
 
 // A day is enough for the largest image over the slowest line that anyone would wait for.
 const UPLOAD_LIMIT_SECONDS = 86_400;
@@ -36,7 +47,12 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
     input: CreateInput,
     deadlineSeconds: UPLOAD_LIMIT_SECONDS,
     steps: [
-      volumeStep("bring-boot-files", images, (volume) => !isDisk(volume), ({ bootFiles }) => !bootFiles),
+      volumeStep(
+        "bring-boot-files",
+        images,
+        (volume) => !isDisk(volume),
+        ({ bootFiles }) => !bootFiles,
+      ),
       volumeStep("create-disks", images, isDisk, ({ disks }) => !disks),
       step<CreateInput, { wasDefined: boolean }>({
         name: "define-domain",
@@ -78,7 +94,8 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   if (isOn(domain.power)) await host.forceOffDomain(vmId, context.call);
   await host.removeDomain(vmId, context.call);
   const pool = (await context.transaction((tx) => requireVm(tx, vmId))).pool;
-  if (pool !== null) await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
+  if (pool !== null)
+    await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
 }
 
 /** Makes the chosen volumes of the VM and fills each from its image. Their names hold the VM's id, so a repeat finds them. */
@@ -139,7 +156,10 @@ async function fillVolume(
   if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, context.call);
 }
 
-async function* counted(source: AsyncIterable<Uint8Array>, onSent: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+async function* counted(
+  source: AsyncIterable<Uint8Array>,
+  onSent: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
   let sent = 0;
   for await (const chunk of source) {
     yield chunk;
@@ -148,7 +168,11 @@ async function* counted(source: AsyncIterable<Uint8Array>, onSent: (bytes: numbe
   }
 }
 
-async function recordCreated(tx: Tx, operation: OperationContext<CreateInput>, outcome: OperationOutcome): Promise<void> {
+async function recordCreated(
+  tx: Tx,
+  operation: OperationContext<CreateInput>,
+  outcome: OperationOutcome,
+): Promise<void> {
   const vm = await lockVm(tx, operation.input.vmId);
   if (vm === null) return;
   if (outcome.state === "succeeded") await markVolumesReady(tx, vm.id);
@@ -164,9 +188,16 @@ async function recordCreated(tx: Tx, operation: OperationContext<CreateInput>, o
     });
   }
   const cancelled = outcome.state === "cancelled";
-  await recordOutcome(tx, operation, cancelled ? { ...outcome, state: "failed", error: cancelledError() } : outcome);
+  await recordOutcome(
+    tx,
+    operation,
+    cancelled ? { ...outcome, state: "failed", error: cancelledError() } : outcome,
+  );
 }
 
 function cancelledError(): DroverError {
-  return new DroverError("cancelled", "The VM's creation was cancelled: delete it, and create it anew when it is wanted.");
+  return new DroverError(
+    "cancelled",
+    "The VM's creation was cancelled: delete it, and create it anew when it is wanted.",
+  );
 }

@@ -50,7 +50,10 @@ export const vmDeleteKind: OperationKind<VmInput> = {
           volumes: await volumesOf(tx, vmId),
         }));
         if (vm.pool !== null && vm.domainName !== null) {
-          await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
+          await host.consoleLog?.deleteConsoleLog(
+            { uuid: vmId, name: vm.domainName, pool: vm.pool },
+            context.call,
+          );
         }
         if (host.volumes === undefined) return undefined;
         for (const volume of volumes) await host.volumes.deleteVolume(volume, context.call);

@@ -20,11 +20,16 @@ export interface PlannedVolume {
  * What a new VM needs in volumes: its kernel and initrd, then its disks in their order. Throws DroverError
  * `invalid_request` where an image is unknown, of another kind, or larger than the disk; `image_not_ready`.
  */
-export async function planVolumes(tx: Tx, projectId: ProjectId, spec: CreateVmBody["spec"]): Promise<PlannedVolume[]> {
+export async function planVolumes(
+  tx: Tx,
+  projectId: ProjectId,
+  spec: CreateVmBody["spec"],
+): Promise<PlannedVolume[]> {
   const volumes: PlannedVolume[] = [];
   if ("kernel" in spec.boot) {
     volumes.push(await bootFile(tx, projectId, "kernel", spec.boot.kernel));
-    if (spec.boot.initrd !== undefined) volumes.push(await bootFile(tx, projectId, "initrd", spec.boot.initrd));
+    if (spec.boot.initrd !== undefined)
+      volumes.push(await bootFile(tx, projectId, "initrd", spec.boot.initrd));
   }
   for (const [index, disk] of spec.disks.entries()) {
     const pointer = `/spec/disks/${index}`;
@@ -40,12 +45,22 @@ export async function planVolumes(tx: Tx, projectId: ProjectId, spec: CreateVmBo
       const atLeast = Math.ceil(needed / GIB);
       throw wrong(`${pointer}/sizeGib`, `image "${image.name}" needs ${atLeast} GiB at least`);
     }
-    volumes.push({ role, format: image.format ?? "raw", capacityBytes: askedBytes ?? needed, imageId: image.id });
+    volumes.push({
+      role,
+      format: image.format ?? "raw",
+      capacityBytes: askedBytes ?? needed,
+      imageId: image.id,
+    });
   }
   return volumes;
 }
 
-async function bootFile(tx: Tx, projectId: ProjectId, role: "kernel" | "initrd", name: string): Promise<PlannedVolume> {
+async function bootFile(
+  tx: Tx,
+  projectId: ProjectId,
+  role: "kernel" | "initrd",
+  name: string,
+): Promise<PlannedVolume> {
   const image = await imageOf(tx, projectId, name, role, `/spec/boot/${role}`);
   return { role, format: "raw", capacityBytes: image.content?.sizeBytes ?? 0, imageId: image.id };
 }
@@ -59,13 +74,19 @@ async function imageOf(
 ): Promise<ImageRecord> {
   const image = await findImage(tx, projectId, name);
   if (image === null) throw wrong(pointer, `there is no image "${name}"`);
-  if (image.kind !== kind) throw wrong(pointer, `image "${image.name}" is of kind ${image.kind}, ${kind} is needed`);
+  if (image.kind !== kind)
+    throw wrong(pointer, `image "${image.name}" is of kind ${image.kind}, ${kind} is needed`);
   if (image.state === "ready" && image.content !== null) return image;
-  const what = image.state === "failed" ? "its import failed: delete it and import it again" : "it is still being imported: wait for its operation";
+  const what =
+    image.state === "failed"
+      ? "its import failed: delete it and import it again"
+      : "it is still being imported: wait for its operation";
   throw new DroverError("image_not_ready", `Image "${image.name}" cannot be used: ${what}.`);
 }
 
 /** A value that is well-formed and still cannot be: named by its JSON pointer. */
 export function wrong(pointer: string, message: string): DroverError {
-  return new DroverError("invalid_request", `${pointer}: ${message}.`, { violations: [{ pointer, message }] });
+  return new DroverError("invalid_request", `${pointer}: ${message}.`, {
+    violations: [{ pointer, message }],
+  });
 }

@@ -70,7 +70,12 @@ export async function applySilence(tx: Tx, hostId: HostId): Promise<void> {
  * Compares a host's VMs with a complete inventory: those that should have a domain and have none are off and carry
  * `DomainMissing`; it falls when the domain is back. VMs that an operation works on are left to it.
  */
-export async function applyMissing(tx: Tx, hostId: HostId, uuids: readonly string[], observedAt: Date): Promise<void> {
+export async function applyMissing(
+  tx: Tx,
+  hostId: HostId,
+  uuids: readonly string[],
+  observedAt: Date,
+): Promise<void> {
   const rows = await tx.$queryRaw<{ id: string; conditions: Condition[]; present: boolean }[]>`
     SELECT v.id, v.conditions, v.domain_uuid = ANY(${[...uuids]}::uuid[]) AS present FROM vm v
     WHERE v.host_id = ${hostId}::uuid AND v.phase = 'ready'

@@ -1,6 +1,14 @@
 import type { Tx } from "../db/transaction.ts";
 import { DroverError } from "../lib/errors.ts";
-import { explain, fit, isPlaced, type Placed, type PlacementHost, type PlacementRequest, rank } from "./placement.ts";
+import {
+  explain,
+  fit,
+  isPlaced,
+  type Placed,
+  type PlacementHost,
+  type PlacementRequest,
+  rank,
+} from "./placement.ts";
 import { beginTry, endTry, lockPlacementHost, placementHosts } from "./placement-store.ts";
 
 // Enough to see the pattern; a refusal by a thousand hosts is told by the counts.
@@ -40,7 +48,8 @@ function refused(request: PlacementRequest, hosts: readonly PlacementHost[]): Dr
   const { counts, refusals } = explain(request, hosts);
   const told = refusals.slice(0, MOST_REFUSALS);
   const summary = told.slice(0, 5).map(({ host, message }) => `${host}: ${message}`);
-  const more = refusals.length > summary.length ? ` … and ${refusals.length - summary.length} more hosts` : "";
+  const more =
+    refusals.length > summary.length ? ` … and ${refusals.length - summary.length} more hosts` : "";
   const message =
     hosts.length === 0
       ? "There is no host yet. Register one with POST /v1/hosts."

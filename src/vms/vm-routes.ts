@@ -48,14 +48,19 @@ export function registerVmRoutes(api: Api, deps: VmRouteDeps): void {
 async function vmNamed(db: Db, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
   const vm = await findVm(db, projectId, idOrName);
   if (vm !== null) return vm;
-  throw new DroverError("not_found", `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`);
+  throw new DroverError(
+    "not_found",
+    `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`,
+  );
 }
 
 /** The VM of a 202 anew after `?wait=`; null when it is gone by then. */
 function refresher(deps: VmRouteDeps) {
   return async ({ vm }: { readonly vm: Vm }, call: { readonly project: { readonly id: ProjectId } }) => {
     const fresh = await findVm(deps.db, call.project.id, vm.id);
-    return fresh === null ? null : { body: { vm: await viewVm(deps.db, fresh) }, generation: fresh.generation };
+    return fresh === null
+      ? null
+      : { body: { vm: await viewVm(deps.db, fresh) }, generation: fresh.generation };
   };
 }
 
@@ -76,7 +81,10 @@ function registerReads(api: Api, { db }: VmRouteDeps): void {
       const { after, limit } = pageWindow(binding, request);
       const order = parseOrderBy(orderBy);
       const key = after === null ? null : { value: String(after.value), id: after.id };
-      const vms = await listVms(db, project.id, { ...filter, labels: labelSelector }, order, { after: key, limit });
+      const vms = await listVms(db, project.id, { ...filter, labels: labelSelector }, order, {
+        after: key,
+        limit,
+      });
       const views = new Map((await viewVms(db, vms)).map((view) => [view.id, view]));
       const page = toPage(
         binding,
@@ -119,9 +127,19 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     responses: { 202: VmAnswer },
     errors: ["name_taken", "already_exists", "no_placement", "image_not_ready"],
     change: async (tx, { body, project, actor, requestId }) => {
-      const { id, operationId } = await createVm(tx, kinds, { projectId: project.id, actor, requestId }, body);
+      const { id, operationId } = await createVm(
+        tx,
+        kinds,
+        { projectId: project.id, actor, requestId },
+        body,
+      );
       const vm = await vmNamed(tx, project.id, id);
-      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+      return {
+        status: 202,
+        body: { vm: await viewVm(tx, vm) },
+        operation: operationId,
+        generation: vm.generation,
+      };
     },
     refresh: refresher(deps),
   });
@@ -140,7 +158,15 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     ifMatch: true,
     change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
       const request = { projectId: project.id, actor, requestId };
-      const { id, operationId } = await patchVm(tx, kinds, request, { start, stop }, params.vm, body, ifMatch);
+      const { id, operationId } = await patchVm(
+        tx,
+        kinds,
+        request,
+        { start, stop },
+        params.vm,
+        body,
+        ifMatch,
+      );
       const vm = await vmNamed(tx, project.id, id);
       const view = await viewVm(tx, vm);
       const { generation } = vm;
@@ -165,7 +191,12 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await deleteVm(tx, kinds, request, params.vm, ifMatch);
       const vm = await vmNamed(tx, project.id, id);
-      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+      return {
+        status: 202,
+        body: { vm: await viewVm(tx, vm) },
+        operation: operationId,
+        generation: vm.generation,
+      };
     },
     refresh: refresher(deps),
   });
@@ -188,7 +219,12 @@ function registerAction(api: Api, deps: VmRouteDeps, action: (typeof vmActions)[
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await actOnVm(tx, deps.kinds, request, action, params.vm, body, ifMatch);
       const vm = await vmNamed(tx, project.id, id);
-      return { status: 202, body: { vm: await viewVm(tx, vm) }, operation: operationId, generation: vm.generation };
+      return {
+        status: 202,
+        body: { vm: await viewVm(tx, vm) },
+        operation: operationId,
+        generation: vm.generation,
+      };
     },
     refresh: refresher(deps),
   });

@@ -12,7 +12,10 @@ const MAX_DISK_GIB = 64 * 1024;
 
 const DeviceName = z
   .string()
-  .regex(/^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/, "must be 1 to 32 lower-case letters, digits and hyphens, a letter first");
+  .regex(
+    /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/,
+    "must be 1 to 32 lower-case letters, digits and hyphens, a letter first",
+  );
 
 const HypervisorName = z.enum(["kvm", "xen"]);
 const GuestTypeName = z.enum(["hvm", "pvh", "pv"]);
@@ -34,8 +37,15 @@ const KernelBoot = z
 const Disk = z
   .strictObject({
     name: DeviceName,
-    image: IdOrName.optional().meta({ description: "An image of kind disk that it is filled from; empty without." }),
-    sizeGib: z.int().min(1).max(MAX_DISK_GIB).optional().meta({ description: "Without: as large as the image." }),
+    image: IdOrName.optional().meta({
+      description: "An image of kind disk that it is filled from; empty without.",
+    }),
+    sizeGib: z
+      .int()
+      .min(1)
+      .max(MAX_DISK_GIB)
+      .optional()
+      .meta({ description: "Without: as large as the image." }),
   })
   .refine((disk) => disk.image !== undefined || disk.sizeGib !== undefined, {
     path: ["sizeGib"],
@@ -48,7 +58,10 @@ const MacAddress = z
   .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, "must be six lower-case pairs of hex digits with colons")
   .refine((mac) => (Number.parseInt(mac.slice(0, 2), 16) & 1) === 0, "must not be a multicast address");
 
-const NetworkName = plainText({ max: 64 }).regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, "must be the name of a network");
+const NetworkName = plainText({ max: 64 }).regex(
+  /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
+  "must be the name of a network",
+);
 
 const Nic = z
   .strictObject({
@@ -61,7 +74,9 @@ const Nic = z
 const Placement = z
   .strictObject({
     host: IdOrName.optional().meta({ description: "The only host to consider." }),
-    pool: plainText({ max: 64 }).optional().meta({ description: "The pool for its volumes; `default` without, where there is one." }),
+    pool: plainText({ max: 64 })
+      .optional()
+      .meta({ description: "The pool for its volumes; `default` without, where there is one." }),
   })
   .meta({ id: "VmPlacement" });
 
@@ -94,23 +109,21 @@ const NewVmSpec = z
   })
   .meta({ id: "NewVmSpec" });
 
-export const CreateVmBody = z
-  .strictObject({ name: Name, labels: Labels.default({}), spec: NewVmSpec })
-  .meta({
-    id: "CreateVmBody",
-    examples: [
-      {
-        name: "web-1",
-        labels: { role: "web" },
-        spec: {
-          cpu: { count: 2 },
-          memoryMib: 1024,
-          disks: [{ name: "root", image: "debian-12", sizeGib: 10 }],
-          nics: [{ name: "eth0", network: "default" }],
-        },
+export const CreateVmBody = z.strictObject({ name: Name, labels: Labels.default({}), spec: NewVmSpec }).meta({
+  id: "CreateVmBody",
+  examples: [
+    {
+      name: "web-1",
+      labels: { role: "web" },
+      spec: {
+        cpu: { count: 2 },
+        memoryMib: 1024,
+        disks: [{ name: "root", image: "debian-12", sizeGib: 10 }],
+        nics: [{ name: "eth0", network: "default" }],
       },
-    ],
-  });
+    },
+  ],
+});
 export type CreateVmBody = z.output<typeof CreateVmBody>;
 
 /** JSON Merge Patch; `disks` and `nics` have paths of their own. */
@@ -141,7 +154,14 @@ const VmSpecSchema = z
 
 const ConditionSchema = z
   .strictObject({
-    type: z.enum(["OperationFailed", "AttentionRequired", "RestartRequired", "DomainMissing", "HostUnreachable", "Crashed"]),
+    type: z.enum([
+      "OperationFailed",
+      "AttentionRequired",
+      "RestartRequired",
+      "DomainMissing",
+      "HostUnreachable",
+      "Crashed",
+    ]),
     reason: z.string(),
     message: z.string(),
     since: Timestamp,
@@ -162,12 +182,19 @@ const VmStatus = z
     domainName: z.string().nullable(),
     hypervisor: HypervisorName.nullable(),
     guestType: GuestTypeName.nullable(),
-    images: z.array(z.strictObject({ role: z.string(), id: Id, name: z.string(), sha256: z.string().nullable() })),
+    images: z.array(
+      z.strictObject({ role: z.string(), id: Id, name: z.string(), sha256: z.string().nullable() }),
+    ),
     observedAt: Timestamp.nullable().meta({ description: "When the host last confirmed the power." }),
-    observedGeneration: z.int().nullable().meta({ description: "The generation that the host's definition has." }),
+    observedGeneration: z
+      .int()
+      .nullable()
+      .meta({ description: "The generation that the host's definition has." }),
     addresses: z.array(z.string()),
     conditions: z.array(ConditionSchema),
-    allowedActions: z.array(z.enum(ACTIONS)).meta({ description: "The actions that would do something now." }),
+    allowedActions: z
+      .array(z.enum(ACTIONS))
+      .meta({ description: "The actions that would do something now." }),
     operations: z.array(Id).meta({ description: "Its unfinished operations, oldest first." }),
   })
   .meta({ id: "VmStatus", description: "What was chosen, and what is seen." });
@@ -187,4 +214,8 @@ export const VmSchema = z
   .meta({ id: "Vm" });
 export type Vm = z.output<typeof VmSchema>;
 
-export const VM_FILTERS = { power: PowerName.optional(), phase: PhaseName.optional(), hypervisor: HypervisorName.optional() };
+export const VM_FILTERS = {
+  power: PowerName.optional(),
+  phase: PhaseName.optional(),
+  hypervisor: HypervisorName.optional(),
+};

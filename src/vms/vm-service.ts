@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
-import type { Tx } from "../db/transaction.ts";
 import { uniqueViolation } from "../db/database-errors.ts";
+import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { findHost } from "../hosts/host-store.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
@@ -39,7 +39,10 @@ export async function createVm(
     capabilities: wishesOf(body.spec, volumes),
     networks: [...new Set(body.spec.nics.map(({ network }) => network))],
     // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
-    volumeBytes: volumes.reduce((sum, volume) => sum + (volume.imageId === null ? 0 : volume.capacityBytes), 0),
+    volumeBytes: volumes.reduce(
+      (sum, volume) => sum + (volume.imageId === null ? 0 : volume.capacityBytes),
+      0,
+    ),
     pool: body.spec.placement?.pool ?? null,
     hostId: await wishedHost(tx, body.spec),
   });
@@ -104,12 +107,27 @@ async function writeVm(
     tx,
     volumes.map(({ role, format, capacityBytes }, position) => {
       const name = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");
-      return { id: newId<VolumeId>(), projectId, vmId: id, hostId, pool, name, role, position, format, capacityBytes };
+      return {
+        id: newId<VolumeId>(),
+        projectId,
+        vmId: id,
+        hostId,
+        pool,
+        name,
+        role,
+        position,
+        format,
+        capacityBytes,
+      };
     }),
   );
   const uses = volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }]));
   await insertImageUses(tx, id, uses);
-  const nics = body.spec.nics.map(({ name, network, macAddress }) => ({ name, network, macAddress: macAddress ?? newMacAddress() }));
+  const nics = body.spec.nics.map(({ name, network, macAddress }) => ({
+    name,
+    network,
+    macAddress: macAddress ?? newMacAddress(),
+  }));
   await refuseTaken(insertNics(tx, id, nics), body);
 }
 
@@ -120,7 +138,9 @@ function specOf(spec: CreateVmBody["spec"]): VmSpec {
 
 /** QEMU's and libvirt's own prefix for guests, and 24 random bits; a unique index refuses the rare twin. */
 function newMacAddress(): string {
-  return ["52", "54", "00", ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
+  return ["52", "54", "00", ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0"))].join(
+    ":",
+  );
 }
 
 /** Turns what is taken already into its own error. */
@@ -131,8 +151,14 @@ async function refuseTaken(written: Promise<void>, body: CreateVmBody): Promise<
     const key = uniqueViolation(error);
     if (key === null) throw error;
     if (key.includes("mac_address")) {
-      throw new DroverError("already_exists", "A MAC address of this VM belongs to another VM. Leave it out, and one is made.", { cause: error });
+      throw new DroverError(
+        "already_exists",
+        "A MAC address of this VM belongs to another VM. Leave it out, and one is made.",
+        { cause: error },
+      );
     }
-    throw new DroverError("name_taken", `A VM named "${body.name}" exists already. Choose another name.`, { cause: error });
+    throw new DroverError("name_taken", `A VM named "${body.name}" exists already. Choose another name.`, {
+      cause: error,
+    });
   }
 }

@@ -30,7 +30,10 @@ const REACHED: Readonly<Record<ActionName, readonly VmPower[]>> = {
 const ONLY_READY: ReadonlySet<ActionName> = new Set(["start", "reboot", "reset", "pause", "resume"]);
 
 /** Whether an action may run on a VM of this power and phase. Stop and delete are a way out of every state. */
-export function allows(action: ActionName, vm: { readonly phase: VmPhase; readonly power: VmPower }): boolean {
+export function allows(
+  action: ActionName,
+  vm: { readonly phase: VmPhase; readonly power: VmPower },
+): boolean {
   if (vm.phase === "deleting") return action === "delete";
   if (vm.phase !== "ready" && ONLY_READY.has(action)) return false;
   return FROM[action].has(vm.power);
@@ -49,6 +52,9 @@ export function withCondition(conditions: readonly Condition[], condition: Condi
   return [...withoutConditions(conditions, [condition.type]), { ...condition, since }];
 }
 
-export function withoutConditions(conditions: readonly Condition[], types: readonly ConditionType[]): Condition[] {
+export function withoutConditions(
+  conditions: readonly Condition[],
+  types: readonly ConditionType[],
+): Condition[] {
   return conditions.filter(({ type }) => !types.includes(type));
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { installationIdOf } from "../db/installation.ts";
 import type { Tx } from "../db/transaction.ts";
 import type { DomainSpec, HostConnection, ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -6,7 +7,6 @@ import { asId, type HostId, type VmId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import type { OperationContext, Step, StepContext } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
-import { installationIdOf } from "../db/installation.ts";
 import { volumesOf } from "../volumes/volume-store.ts";
 import { applySeen, setObservedGeneration } from "./vm-observation-store.ts";
 import type { VmRecord } from "./vm-record.ts";
@@ -59,7 +59,11 @@ const Seen = z.object({
 export async function look(context: StepContext<VmInput>, generation?: number): Promise<JsonObject> {
   const observedAt = new Date().toISOString();
   const domain = await observe(context);
-  return { domain: domain as unknown as JsonObject, observedAt, ...(generation === undefined ? {} : { generation }) };
+  return {
+    domain: domain as unknown as JsonObject,
+    observedAt,
+    ...(generation === undefined ? {} : { generation }),
+  };
 }
 
 /** Writes the result of `look` to the inventory. */
@@ -88,7 +92,8 @@ export function observeStep<Input extends VmInput>(): Step<Input> {
 /** All that the driver needs to define the VM's domain, from the inventory. */
 export async function domainSpecOf(tx: Tx, vm: VmRecord): Promise<DomainSpec> {
   const { guestType, pool, domainName, spec } = vm;
-  if (guestType === null || pool === null || domainName === null) throw new Error(`VM ${vm.id} was never placed`);
+  if (guestType === null || pool === null || domainName === null)
+    throw new Error(`VM ${vm.id} was never placed`);
   const volumes = await volumesOf(tx, vm.id);
   const nics = await nicsOf(tx, vm.id);
   const installationId = await installationIdOf(tx);
@@ -115,7 +120,13 @@ export async function domainSpecOf(tx: Tx, vm: VmRecord): Promise<DomainSpec> {
           },
     disks: volumes.flatMap((volume) =>
       volume.role.startsWith("disk:")
-        ? [{ name: volume.role.slice(5), volume: { pool: volume.pool, name: volume.name }, format: volume.format }]
+        ? [
+            {
+              name: volume.role.slice(5),
+              volume: { pool: volume.pool, name: volume.name },
+              format: volume.format,
+            },
+          ]
         : [],
     ),
     nics: nics.map(({ name, network, macAddress }) => ({ name, network, macAddress })),

@@ -111,7 +111,9 @@ export async function listVms(
   const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`v.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
   if (page.after !== null)
-    conditions.push(Prisma.sql`(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`);
+    conditions.push(
+      Prisma.sql`(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
+    );
   const rows = await db.$queryRaw<VmRow[]>`
     ${SELECT} WHERE ${Prisma.join(conditions, " AND ")}
     ORDER BY ${column} ${direction}, v.id ${direction} LIMIT ${page.limit}`;
@@ -164,7 +166,11 @@ export async function insertReservation(
   await tx.reservation.create({ data: reservation });
 }
 
-export async function updateReservation(tx: Tx, vmId: VmId, size: { cpuCount: number; memoryMib: number }): Promise<void> {
+export async function updateReservation(
+  tx: Tx,
+  vmId: VmId,
+  size: { cpuCount: number; memoryMib: number },
+): Promise<void> {
   await tx.reservation.update({ where: { vmId }, data: size });
 }
 
@@ -186,7 +192,11 @@ export async function nicsOf(db: Db, vmId: VmId): Promise<NicRow[]> {
   });
 }
 
-export async function insertImageUses(tx: Tx, vmId: VmId, uses: readonly { role: string; imageId: ImageId }[]): Promise<void> {
+export async function insertImageUses(
+  tx: Tx,
+  vmId: VmId,
+  uses: readonly { role: string; imageId: ImageId }[],
+): Promise<void> {
   await tx.vmImage.createMany({ data: uses.map((use) => ({ vmId, ...use })) });
 }
 

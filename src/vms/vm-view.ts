@@ -8,7 +8,12 @@ export interface VmSurroundings {
   readonly images: readonly VmImageUse[];
   readonly operations: readonly string[];
   /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
-  readonly host: { readonly ready: boolean; readonly inventoryAt: Date | null; readonly error: string | null; readonly since: Date } | null;
+  readonly host: {
+    readonly ready: boolean;
+    readonly inventoryAt: Date | null;
+    readonly error: string | null;
+    readonly since: Date;
+  } | null;
 }
 
 /** A VM as the API shows it. */
@@ -32,7 +37,12 @@ export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {
       domainName: vm.domainName,
       hypervisor: vm.hypervisor,
       guestType: vm.guestType,
-      images: around.images.map(({ role, imageId, imageName, sha256 }) => ({ role, id: imageId, name: imageName, sha256 })),
+      images: around.images.map(({ role, imageId, imageName, sha256 }) => ({
+        role,
+        id: imageId,
+        name: imageName,
+        sha256,
+      })),
       observedAt: timestamp(observedAt(vm, around)),
       observedGeneration: vm.observedGeneration,
       addresses: [...vm.addresses],
@@ -63,15 +73,29 @@ function conditionsOf(vm: VmRecord, around: VmSurroundings): Condition[] {
   const seenAt = vm.observedAt ?? vm.updatedAt;
   if (around.host !== null && !around.host.ready) {
     const why = around.host.error ?? "it has not answered yet";
-    add("HostUnreachable", "HostSilent", `Host "${vm.hostName ?? ""}" does not answer: ${why}`, around.host.since);
+    add(
+      "HostUnreachable",
+      "HostSilent",
+      `Host "${vm.hostName ?? ""}" does not answer: ${why}`,
+      around.host.since,
+    );
   }
   if (vm.power === "crashed") {
-    add("Crashed", vm.powerReason ?? "crashed", "The guest ended without being asked to. Look at its console log; start it again.", seenAt);
+    add(
+      "Crashed",
+      vm.powerReason ?? "crashed",
+      "The guest ended without being asked to. Look at its console log; start it again.",
+      seenAt,
+    );
   }
   const on = vm.power === "running" || vm.power === "paused";
   if (on && vm.observedGeneration !== null && vm.observedGeneration < vm.generation) {
-    add("RestartRequired", "SpecChanged", "CPU or memory were changed; they take effect when the VM is stopped and started.", vm.updatedAt);
+    add(
+      "RestartRequired",
+      "SpecChanged",
+      "CPU or memory were changed; they take effect when the VM is stopped and started.",
+      vm.updatedAt,
+    );
   }
   return conditions;
 }
-

@@ -22,7 +22,8 @@ export const reboot = defineVmAction({
       host: vmHost,
       async run(context) {
         const host = hostOf(context);
-        if (host.rebootDomain === undefined) throw new HypervisorError("unsupported", "the host cannot reboot a guest");
+        if (host.rebootDomain === undefined)
+          throw new HypervisorError("unsupported", "the host cannot reboot a guest");
         await host.rebootDomain(context.operation.input.vmId, context.call);
         return undefined;
       },

@@ -20,7 +20,8 @@ export const reset = defineVmAction({
       host: vmHost,
       async run(context) {
         const host = hostOf(context);
-        if (host.resetDomain === undefined) throw new HypervisorError("unsupported", "the host cannot reset a guest");
+        if (host.resetDomain === undefined)
+          throw new HypervisorError("unsupported", "the host cannot reset a guest");
         await host.resetDomain(context.operation.input.vmId, context.call);
         return undefined;
       },

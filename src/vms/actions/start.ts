@@ -30,7 +30,9 @@ export const start = defineVmAction({
 });
 
 /** Defines the domain anew where it is missing or older than the spec, then starts it. Its undo stops what it started. */
-export function startStep<Input extends VmInput>(options: { readonly skip?: (input: Input) => boolean } = {}) {
+export function startStep<Input extends VmInput>(
+  options: { readonly skip?: (input: Input) => boolean } = {},
+) {
   return step<Input, { wasOn: boolean; wasDefined: boolean }>({
     name: "start-domain",
     host: vmHost,
@@ -47,7 +49,8 @@ export function startStep<Input extends VmInput>(options: { readonly skip?: (inp
         const current = await requireVm(tx, context.operation.input.vmId);
         return { vm: current, spec: await domainSpecOf(tx, current) };
       });
-      if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation) await host.defineDomain(spec, call);
+      if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation)
+        await host.defineDomain(spec, call);
       await host.startDomain(spec.uuid, call);
       return await look(context, vm.generation);
     },

@@ -10,7 +10,10 @@ const StopVmBody = z
     mode: z
       .enum(["graceful", "force"])
       .default("graceful")
-      .meta({ description: "`graceful` asks the guest to power off; `force` cuts the power at once and overtakes what is queued." }),
+      .meta({
+        description:
+          "`graceful` asks the guest to power off; `force` cuts the power at once and overtakes what is queued.",
+      }),
     timeoutSeconds: z
       .int()
       .min(1)
@@ -20,7 +23,10 @@ const StopVmBody = z
     forceAfterTimeout: z
       .boolean()
       .default(true)
-      .meta({ description: "After the time-out: true cuts the power, false ends the operation as `guest_did_not_stop`." }),
+      .meta({
+        description:
+          "After the time-out: true cuts the power, false ends the operation as `guest_did_not_stop`.",
+      }),
   })
   .meta({ id: "StopVmBody" });
 

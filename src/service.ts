@@ -1,0 +1,240 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { buildApp } from "./app.ts";
+import type { Config } from "./config.ts";
+import { createDatabase, type Database } from "./db/client.ts";
+import { startEmbeddedPostgres } from "./db/embedded-postgres.ts";
+import { ensureInstallation } from "./db/installation.ts";
+import { type Listener, openListener } from "./db/listener.ts";
+import { migrate } from "./db/migrate.ts";
+import { createEventFeed } from "./events/event-feed.ts";
+import { startEventSequencer } from "./events/event-sequencer.ts";
+import { createHostReader } from "./hosts/host-reader.ts";
+import type { HostServiceDeps } from "./hosts/host-service.ts";
+import type { OperationAnswers } from "./http/change.ts";
+import { createMetrics, type Metrics } from "./http/metrics.ts";
+import type { ReadinessCheck } from "./http/service-routes.ts";
+import { createDrivers, driverForUri } from "./hypervisors/index.ts";
+import { parseImportAllowList } from "./images/address-guard.ts";
+import { createContentCollector } from "./images/content-collector.ts";
+import { createImageContents } from "./images/image-content.ts";
+import { claimImageDirectory } from "./images/image-directory.ts";
+import { createImageFiles } from "./images/image-files.ts";
+import { imageImportKind } from "./images/image-import.ts";
+import { systemClock } from "./lib/clock.ts";
+import type { InstallationId } from "./lib/ids.ts";
+import { createSecretBox, type SecretBox } from "./lib/secret-box.ts";
+import { GIB } from "./lib/units.ts";
+import type { CrashProbe } from "./operations/crash-points.ts";
+import { startHistoryCleaner } from "./operations/history-cleaner.ts";
+import type { KindRegistry } from "./operations/operation-kinds.ts";
+import { getOperation } from "./operations/operation-store.ts";
+import { createOperationWaits } from "./operations/operation-wait.ts";
+import { wakeAfterChange } from "./operations/operation-wakes.ts";
+import { loadSecretKey } from "./secret-key.ts";
+import { ensureAdminToken } from "./tokens/token-service.ts";
+import { registerInventoryGauges } from "./vms/inventory-gauges.ts";
+import { createConsoleLogReader } from "./vms/vm-console.ts";
+import { operationKinds, startWorker } from "./worker.ts";
+
+/** A running Drover: API, worker, or both, by its configuration. */
+export interface Service {
+  /** Where the API listens; null without the role `api`. */
+  readonly url: string | null;
+  /** The secret of the first token, when one was made now. */
+  readonly newAdminToken: string | null;
+  /** Ends everything in order: no new requests, what runs ends or is given back, the database last. */
+  stop(): Promise<void>;
+}
+
+export interface ServiceOptions {
+  readonly config: Config;
+  readonly logger: Logger;
+  /** For harnesses that kill the process at a named instant. */
+  readonly probe?: CrashProbe;
+}
+
+type End = () => Promise<void>;
+
+/** Starts everything that the configuration asks for. Rejects with nothing left running. */
+export async function startService(options: ServiceOptions): Promise<Service> {
+  const ends: End[] = [];
+  let stopping: Promise<void> | undefined;
+  const stop = () => (stopping ??= endAll(ends, options.logger));
+  try {
+    return { ...(await start(options, ends)), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** The last that was started ends first; one that fails does not keep the others. */
+async function endAll(ends: readonly End[], logger: Logger): Promise<void> {
+  for (const end of ends.toReversed()) {
+    try {
+      await end();
+    } catch (error) {
+      logger.error({ err: error }, "a part of the service did not end well");
+    }
+  }
+}
+
+// Enough for the API and for the operations under way; each transaction is short.
+const MAX_CONNECTIONS = 24;
+const MAX_VIRTUAL_SIZE_BYTES = 64 * 1024 * GIB;
+/** Room that images leave for the database and the host itself. */
+const IMAGE_RESERVE_BYTES = GIB;
+
+async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Promise<Omit<Service, "stop">> {
+  const secretBox = createSecretBox(await loadSecretKey(config.dataDir, config.secretKey));
+  const databaseUrl = await openDatabaseServer(config, logger, ends);
+  await migrate({ url: databaseUrl, logger });
+  const db = createDatabase({ url: databaseUrl, maxConnections: MAX_CONNECTIONS, logger });
+  ends.push(() => db.close());
+  const imageDirectory = join(config.dataDir, "images");
+  const installationId = await claimInstallation(db, secretBox, imageDirectory);
+  const newAdminToken = await ensureAdminToken(db, systemClock, config.adminToken ?? undefined);
+  const wakes = await openListener({ url: databaseUrl, logger });
+  ends.push(() => wakes.close());
+
+  const images = imageParts(config, db, logger, imageDirectory);
+  const kinds = operationKinds({ installationId, images: images.contents, importKind: images.importKind });
+  const hosts: HostServiceDeps = { kinds, secretBox, installationId, ...lookUpDrivers(databaseUrl) };
+  const parts: Parts = {
+    config,
+    logger,
+    db,
+    databaseUrl,
+    wakes,
+    kinds,
+    hosts,
+    images,
+    metrics: createMetrics(),
+  };
+  const readiness: ReadinessCheck[] = [
+    { name: "database", check: async () => void (await db.$queryRaw`SELECT 1`) },
+  ];
+  if (config.roles.worker) readiness.push(startWork(parts, ends, probe));
+  const url = config.roles.api ? await startApi(parts, readiness, ends) : null;
+  return { url, newAdminToken };
+}
+
+async function openDatabaseServer(
+  { databaseUrl, dataDir }: Config,
+  logger: Logger,
+  ends: End[],
+): Promise<string> {
+  if (databaseUrl !== null) return databaseUrl;
+  const server = await startEmbeddedPostgres({ dataDir, logger });
+  ends.push(server.stop);
+  return server.url;
+}
+
+/** Who we are; and whether this process has the same secret key and image directory as the others. */
+async function claimInstallation(
+  db: Database,
+  box: SecretBox,
+  imageDirectory: string,
+): Promise<InstallationId> {
+  return await db.transaction(async (tx) => {
+    const { id, isNew } = await ensureInstallation(tx, box);
+    await claimImageDirectory(imageDirectory, { installationId: id, isNewInstallation: isNew });
+    return id;
+  });
+}
+
+function imageParts(config: Config, db: Database, logger: Logger, directory: string) {
+  const files = createImageFiles({ directory, reserveBytes: IMAGE_RESERVE_BYTES });
+  const limits = { maxBytes: config.maxImageGib * GIB, maxVirtualSizeBytes: MAX_VIRTUAL_SIZE_BYTES };
+  const receiver = { files, limits, qemuImg: "qemu-img" };
+  const collector = createContentCollector({ database: db, files, log: logger });
+  const allow = parseImportAllowList(config.imageImportAllow);
+  const importKind = imageImportKind({ ...receiver, allow, collect: collector.collect });
+  return { ...receiver, collector, allow, importKind, contents: createImageContents(db, files) };
+}
+
+/** The drivers, as hosts look for them: by a URI. */
+function lookUpDrivers(databaseUrl: string): Pick<HostServiceDeps, "driverForUri" | "parseUri"> {
+  const drivers = createDrivers({ databaseUrl });
+  return {
+    driverForUri: (uri) => {
+      const found = driverForUri(drivers, uri);
+      return "error" in found ? null : found.driver;
+    },
+    parseUri: (uri) => {
+      const found = driverForUri(drivers, uri);
+      return "error" in found ? found : { driver: found.driver.name, ...found.parsed };
+    },
+  };
+}
+
+/** What API and worker share. */
+interface Parts {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly db: Database;
+  readonly databaseUrl: string;
+  readonly wakes: Listener;
+  readonly kinds: KindRegistry;
+  readonly hosts: HostServiceDeps;
+  readonly images: ReturnType<typeof imageParts>;
+  readonly metrics: Metrics;
+}
+
+/** Starts owning hosts, running operations, numbering events and cleaning up; says how to ask whether it can. */
+function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): ReadinessCheck {
+  const { config, logger, db, databaseUrl, wakes, hosts, images, metrics } = parts;
+  const sequencer = startEventSequencer({ url: databaseUrl, wakes, logger });
+  ends.push(() => sequencer.stop());
+  const cleaner = startHistoryCleaner({ db, logger, keepDays: config.retentionDays });
+  ends.push(() => cleaner.stop());
+  images.collector.start();
+  ends.push(() => images.collector.stop());
+  const { leaseSeconds, inventorySeconds } = config;
+  const worker = startWorker({
+    ...{ ...hosts, db, databaseUrl, logger, clock: systemClock, leaseSeconds, inventorySeconds },
+    ...(probe === undefined ? {} : { probe }),
+  });
+  ends.push(() => worker.stop(config));
+  metrics.gauge("drover_operations_running", "Operations that run in this process.", [], () =>
+    Promise.resolve([{ labels: {}, value: worker.running() }]),
+  );
+  return { name: "worker", check: () => worker.check() };
+}
+
+/** Starts the API and returns its URL. */
+async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends: End[]): Promise<string> {
+  const { config, logger, db, wakes, hosts, images, kinds, metrics } = parts;
+  const waits = createOperationWaits({ db, wakes, logger });
+  ends.push(() => Promise.resolve(waits.close()));
+  const feed = createEventFeed({ db, wakes, logger });
+  ends.push(() => Promise.resolve(feed.close()));
+  const reader = createHostReader({ db, ...hosts });
+  ends.push(() => reader.close());
+  registerInventoryGauges(metrics, db);
+  const operations: OperationAnswers = {
+    read: async (id) => (await getOperation(db, id))?.view ?? null,
+    waitForEnd: (id, seconds, signal) => waits.waitForOperations([id], seconds, signal),
+    wake: () => {
+      wakeAfterChange(wakes);
+    },
+  };
+  const app = await buildApp({
+    ...{ logger, database: db, clock: systemClock, metrics, readiness, operations },
+    hosts: { ...hosts, db },
+    images: { ...images, database: db, kinds },
+    vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read) },
+    tls: config.tls === null ? null : await readTls(config.tls),
+  });
+  ends.push(() => app.close());
+  return await app.listen({ host: config.listen.host, port: config.listen.port });
+}
+
+async function readTls({
+  certPath,
+  keyPath,
+}: NonNullable<Config["tls"]>): Promise<{ cert: string; key: string }> {
+  return { cert: await readFile(certPath, "utf8"), key: await readFile(keyPath, "utf8") };
+}
