@@ -35,10 +35,12 @@ export class CallCounter {
   readonly #counts = new Map<string, number>();
 
   next(settings: SimSettings, kind: SimCall): Fate {
+    // Rates are of calls over a connection: connecting has its latency, and fails only where that is ordered.
+    const rates = kind === "connect" ? { failRate: 0, hangRate: 0, loseAnswerRate: 0 } : {};
     const key = `${settings.hypervisor} ${settings.name} ${kind}`;
     const n = this.#counts.get(key) ?? 0;
     this.#counts.set(key, n + 1);
-    return fateOf(settings, kind, n);
+    return fateOf({ ...settings, ...rates }, kind, n);
   }
 }
 
@@ -141,15 +143,6 @@ export class SimCalls {
     if (error.reason === "unreachable") this.#life.end(error);
     return Promise.reject(error);
   }
-}
-
-/** Latency of opening a connection, and its fate: a failure is `unreachable`, for nothing else can fail there. */
-export async function meetConnectFate(settings: SimSettings, counter: CallCounter): Promise<void> {
-  const fate = counter.next(settings, "connect");
-  await pause(fate.latencyMs);
-  if (fate.outcome === "hang") await new Promise(() => undefined);
-  if (fate.outcome !== "answer")
-    throw new HypervisorError("unreachable", "the simulated host refused the connection");
 }
 
 /** Nobody waits for this call any more, so it is not sent. Seen by no caller. */

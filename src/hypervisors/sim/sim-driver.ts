@@ -1,11 +1,12 @@
 import { type HostConnection, type HostDriver, type HostTarget, HypervisorError } from "../hypervisor.ts";
-import { CallCounter, meetConnectFate, SimCalls } from "./sim-calls.ts";
+import { CallCounter, SimCalls } from "./sim-calls.ts";
 import { simConnection } from "./sim-connection.ts";
 import { declaredCapabilities } from "./sim-facts.ts";
 import { SimLife, withinLimits } from "./sim-life.ts";
+import { READ_HOST } from "./sim-reads-store.ts";
 import { SharedWorld } from "./sim-shared-world.ts";
 import { canonicalSimUri, parseSimUri, SIM_SCHEMES, type SimSettings } from "./sim-uri.ts";
-import type { SimWorld } from "./sim-world-store.ts";
+import { fromDatabase, type SimWorld } from "./sim-world-store.ts";
 
 /**
  * The driver of simulated hosts. Their world lives in the schema `sim` of the given database, on connections that
@@ -23,14 +24,13 @@ export function createSimDriver(options: { readonly databaseUrl: string }): Host
       return { hypervisor: settings.hypervisor, uri: canonicalSimUri(settings) };
     },
     declares: declaredCapabilities,
-    connect(target, { signal }) {
+    async connect(target, { signal }) {
       const settings = parseSimUri(target.uri);
-      if ("error" in settings)
-        return Promise.reject(new HypervisorError("unreachable", settings.error, { retryable: false }));
+      if ("error" in settings) throw new HypervisorError("unreachable", settings.error, { retryable: false });
       const limits = { life: new SimLife(), signal, timeoutMs: null };
       return withinLimits(limits, async (isOver) => {
-        await meetConnectFate(settings, counter);
-        const connection = await open(worlds, settings, target, counter);
+        const { world, release } = await worlds.acquire();
+        const connection = await open({ world, release, settings, target, counter, signal });
         if (isOver()) await connection.close();
         return connection;
       });
@@ -38,58 +38,49 @@ export function createSimDriver(options: { readonly databaseUrl: string }): Host
   };
 }
 
-async function open(
-  worlds: SharedWorld,
-  settings: SimSettings,
-  target: HostTarget,
-  counter: CallCounter,
-): Promise<HostConnection> {
-  const { world, release } = await worlds.acquire();
-  try {
-    const hostId = await world.hostId(canonicalSimUri(settings));
-    return await openHost({ world, hostId, settings, target, counter, release });
-  } catch (error) {
-    await release();
-    throw error;
-  }
-}
-
-interface HostParts {
+interface Opening {
   readonly world: SimWorld;
-  readonly hostId: number;
+  readonly release: () => Promise<void>;
   readonly settings: SimSettings;
   readonly target: HostTarget;
   readonly counter: CallCounter;
-  readonly release: () => Promise<void>;
+  readonly signal: AbortSignal;
 }
 
-async function openHost({
-  world,
-  hostId,
-  settings,
-  target,
-  counter,
-  release,
-}: HostParts): Promise<HostConnection> {
+async function open(opening: Opening): Promise<HostConnection> {
   const life = new SimLife();
+  life.onEnd(() => {
+    void opening.release();
+  });
+  try {
+    return await openHost(opening, life);
+  } catch (error) {
+    const { reason, message } = error instanceof HypervisorError ? error : fromDatabase(error);
+    // Whatever a host says to somebody who wants to connect, to him it is out of reach.
+    const refusal = new HypervisorError(reason === "aborted" ? reason : "unreachable", message, {
+      cause: error,
+    });
+    life.end(refusal);
+    throw refusal;
+  }
+}
+
+async function openHost(opening: Opening, life: SimLife): Promise<HostConnection> {
+  const { world, settings, target, counter, signal, release } = opening;
+  const hostId = await world.hostId(canonicalSimUri(settings));
   const watchers = new Set<(uuid: string, detail: string) => void>();
   const unsubscribe = world.subscribe(hostId, (notice) => {
     if (notice.kind === "lost") life.end(notice.error);
     else for (const watcher of [...watchers]) watcher(notice.uuid, notice.detail);
   });
-  life.onEnd(() => {
-    unsubscribe();
-    void release();
-  });
+  life.onEnd(unsubscribe);
+  const calls = new SimCalls(settings, world, hostId, counter, life);
   // Asked only now that notices arrive: a host that goes down from here on is not missed.
-  if (await world.isDown(hostId)) {
-    unsubscribe();
-    throw new HypervisorError("unreachable", `the simulated host ${settings.name} is down`);
-  }
+  await calls.read("connect", READ_HOST, [], { signal, timeoutMs: NO_LIMIT_MS, beforeSend: () => undefined });
   return simConnection({
     settings,
     target,
-    calls: new SimCalls(settings, world, hostId, counter, life),
+    calls,
     life,
     onChange(listener) {
       const watcher = (uuid: string, detail: string): void => {
@@ -104,6 +95,9 @@ async function openHost({
     close: release,
   });
 }
+
+/** The longest time that a timer takes: connecting is limited by its signal only. */
+const NO_LIMIT_MS = 2 ** 31 - 1;
 
 /** The database's clock and ours count from slightly different moments. */
 const SETTLE_MARGIN_MS = 50;

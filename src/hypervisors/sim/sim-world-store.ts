@@ -24,7 +24,6 @@ export interface SimWorld {
   run<Row extends object>(query: WorldQuery, beforeSend: () => void): Promise<readonly Row[]>;
   /** The number of a host in the world; made where the world does not know it yet. */
   hostId(uri: string): Promise<number>;
-  isDown(hostId: number): Promise<boolean>;
   /** Writes down that a guest has stopped whose time to stop is over, and tells watchers. */
   settle(hostId: number, uuid: string): Promise<void>;
   /** True when the listening connection is gone, and with it the world: another one must be opened. */
@@ -76,11 +75,6 @@ export async function openSimWorld(databaseUrl: string): Promise<SimWorld> {
         values: [uri],
       });
       return rows[0]?.id ?? 0;
-    },
-    async isDown(hostId) {
-      const text = "SELECT down FROM sim.host WHERE id = $1";
-      const rows = await ask<{ down: boolean }>({ name: "sim-is-down", text, values: [hostId] });
-      return rows[0]?.down ?? true;
     },
     async settle(hostId, uuid) {
       await ask({ name: "sim-settle", text: "SELECT sim.settle_domain($1, $2)", values: [hostId, uuid] });
