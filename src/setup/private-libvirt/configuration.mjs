@@ -8,16 +8,22 @@
  */
 
 /**
+ * @typedef {object} Access
+ * @property {Listen} [listen] none: the unix socket only
+ * @property {string} [group] whose members may use the unix socket, besides root
+ */
+
+/**
  * @param {string} hostUuid
- * @param {Listen} [listen] none: the unix socket only
+ * @param {Access} [access]
  * @returns {string} libvirtd.conf
  */
-export function libvirtdConf(hostUuid, listen) {
+export function libvirtdConf(hostUuid, { listen, group } = {}) {
   return settings({
     host_uuid: hostUuid,
-    // Root only: without polkit and a service manager the socket's mode is the access control.
-    unix_sock_group: "root",
-    unix_sock_rw_perms: "0700",
+    // Without polkit and a service manager the socket's mode is the access control.
+    unix_sock_group: group ?? "root",
+    unix_sock_rw_perms: group === undefined ? "0700" : "0770",
     auth_unix_ro: "none",
     auth_unix_rw: "none",
     listen_tcp: listen?.tcp === true ? 1 : 0,

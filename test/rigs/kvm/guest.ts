@@ -1,17 +1,20 @@
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../../src/setup/guest-image.mjs";
-import { POOL_PATH } from "../../../src/setup/private-libvirt/private-libvirt.mjs";
+import { POOL_PATH } from "../../../src/setup/private-libvirt/layout.mjs";
 import { waitUntil } from "../../../src/setup/processes.mjs";
 import type { KvmHost } from "./kvm-host.ts";
 
 /** How a guest of the rig is booted: from the disk's GRUB, or from kernel and initrd without a disk. */
 export type GuestBoot = "disk" | "kernel";
 
+/** What running a guest takes of a host. */
+export type GuestHost = Pick<KvmHost, "dir" | "poolDir" | "virsh">;
+
 const GUEST_MEMORY_MIB = 128;
 
 /** Defines and starts the small guest on a host, with one NIC on network `default`. */
-export async function startGuest(host: KvmHost, name: string, boot: GuestBoot): Promise<void> {
+export async function startGuest(host: GuestHost, name: string, boot: GuestBoot): Promise<void> {
   const image = await buildGuestImage();
   const put = (from: string, file: string): string => {
     copyFileSync(from, join(host.poolDir, file));
@@ -29,13 +32,17 @@ export async function startGuest(host: KvmHost, name: string, boot: GuestBoot): 
 }
 
 /** Everything a guest has written on its serial console. */
-function serialLog(host: KvmHost, name: string): string {
+function serialLog(host: GuestHost, name: string): string {
   const file = join(host.dir, "log/qemu", `${name}-serial.log`);
   return existsSync(file) ? readFileSync(file, "latin1") : "";
 }
 
 /** Waits until a guest has written something on its serial console; the bound is for a busy machine. */
-export async function waitForSerial(host: KvmHost, name: string, pattern: RegExp): Promise<RegExpExecArray> {
+export async function waitForSerial(
+  host: GuestHost,
+  name: string,
+  pattern: RegExp,
+): Promise<RegExpExecArray> {
   const find = (): RegExpExecArray | null => pattern.exec(serialLog(host, name));
   await waitUntil(`${name} writes ${String(pattern)}`, () => find() !== null, {
     timeoutSeconds: 120,
@@ -46,7 +53,7 @@ export async function waitForSerial(host: KvmHost, name: string, pattern: RegExp
   return found;
 }
 
-function writeXml(host: KvmHost, name: string, xml: string): string {
+function writeXml(host: GuestHost, name: string, xml: string): string {
   const file = join(host.dir, `${name}.xml`);
   writeFileSync(file, xml);
   return file;

@@ -1,7 +1,7 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
-import type { Listen } from "../../../src/setup/private-libvirt/configuration.mjs";
+import type { Access } from "../../../src/setup/private-libvirt/configuration.mjs";
 import { type Namespace, runInside } from "../../../src/setup/private-libvirt/namespace.mjs";
 import {
   endProcess,
@@ -101,11 +101,12 @@ async function startInside(
 ): Promise<KvmHost> {
   const { tls = false, tcp = false, ssh = false } = options;
   const link = tls || tcp || ssh ? await makeLink(namespace) : undefined;
-  const listen = link !== undefined && (tls || tcp) ? { address: link.hostAddress, tcp, tls } : undefined;
+  const access =
+    link !== undefined && (tls || tcp) ? { listen: { address: link.hostAddress, tcp, tls } } : {};
   const tlsKeys = tls && link !== undefined ? await makeTlsKeys(dir, name, link.hostAddress) : undefined;
   const [sshKeys] = await Promise.all([
     ssh && link !== undefined ? startSshd(namespace, dir, link.hostAddress) : undefined,
-    startDaemons(namespace, dir, listen),
+    startDaemons(namespace, dir, access),
   ]);
   const credentials = {
     ...(tlsKeys === undefined ? {} : { tls: tlsKeys }),
@@ -114,7 +115,7 @@ async function startInside(
   return {
     ...describe(dir, name, link, options),
     credentials,
-    ...controls({ namespace, dir, name, link, listen }),
+    ...controls({ namespace, dir, name, link, access }),
   };
 }
 
@@ -143,10 +144,10 @@ interface Running {
   readonly dir: string;
   readonly name: string;
   readonly link: Link | undefined;
-  readonly listen: Listen | undefined;
+  readonly access: Access;
 }
 
-function controls({ namespace, dir, name, link, listen }: Running) {
+function controls({ namespace, dir, name, link, access }: Running) {
   const daemon = (what: string): ProcessIdentity => {
     const found = findDaemon(namespace, dir, what);
     if (found === undefined) throw new Error(`${what} does not run on ${name}`);
@@ -162,7 +163,7 @@ function controls({ namespace, dir, name, link, listen }: Running) {
     qemuPid: (domainName: string): number => daemon(`qemu/${domainName}`).pid,
     stopLibvirtd: (signal: NodeJS.Signals = "SIGTERM"): Promise<void> =>
       endProcess(daemon("libvirtd"), signal),
-    startLibvirtd: (): Promise<void> => startLibvirtd(namespace, dir, listen),
+    startLibvirtd: (): Promise<void> => startLibvirtd(namespace, dir, access),
     pauseLibvirtd: (): void => {
       signalProcess(daemon("libvirtd"), "SIGSTOP");
     },
