@@ -8,6 +8,7 @@ import { startEmbeddedPostgres } from "./db/embedded-postgres.ts";
 import { ensureInstallation } from "./db/installation.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { migrate } from "./db/migrate.ts";
+import { pingDatabase } from "./db/transaction.ts";
 import { createEventFeed } from "./events/event-feed.ts";
 import { startEventSequencer } from "./events/event-sequencer.ts";
 import { createHostReader } from "./hosts/host-reader.ts";
@@ -55,7 +56,7 @@ export interface ServiceOptions {
   readonly probe?: CrashProbe;
 }
 
-type End = () => Promise<void>;
+type End = () => Promise<void> | void;
 
 /** Starts everything that the configuration asks for. Rejects with nothing left running. */
 export async function startService(options: ServiceOptions): Promise<Service> {
@@ -114,7 +115,7 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
     metrics: createMetrics(),
   };
   const readiness: ReadinessCheck[] = [
-    { name: "database", check: async () => void (await db.$queryRaw`SELECT 1`) },
+    { name: "database", check: () => pingDatabase(db) },
   ];
   if (config.roles.worker) readiness.push(startWork(parts, ends, probe));
   const url = config.roles.api ? await startApi(parts, readiness, ends) : null;
@@ -208,9 +209,13 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
 async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends: End[]): Promise<string> {
   const { config, logger, db, wakes, hosts, images, kinds, metrics } = parts;
   const waits = createOperationWaits({ db, wakes, logger });
-  ends.push(() => Promise.resolve(waits.close()));
+  ends.push(() => {
+    waits.close();
+  });
   const feed = createEventFeed({ db, wakes, logger });
-  ends.push(() => Promise.resolve(feed.close()));
+  ends.push(() => {
+    feed.close();
+  });
   const reader = createHostReader({ db, ...hosts });
   ends.push(() => reader.close());
   registerInventoryGauges(metrics, db);

@@ -70,7 +70,11 @@ export function startWorker(deps: WorkerDeps): Worker {
       life = begun;
     } catch (error) {
       deps.logger.warn({ err: error }, "a worker could not begin; trying again");
-      if (!stopping) timer = setTimeout(() => (beginning = begin()), AGAIN_MS);
+      if (!stopping) {
+        timer = setTimeout(() => {
+          beginning = begin();
+        }, AGAIN_MS);
+      }
     }
   };
   beginning = begin();

@@ -81,3 +81,8 @@ function tooMuchContention(cause: unknown, attempts: number): DroverError {
     retryAfterSeconds: 1,
   });
 }
+
+/** Resolves when the database answers; rejects with why not. */
+export async function pingDatabase(db: Db): Promise<void> {
+  await db.$queryRaw`SELECT 1`;
+}

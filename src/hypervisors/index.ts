@@ -1,4 +1,5 @@
 import type { HostDriver, ParsedHostUri } from "./hypervisor.ts";
+import { libvirtDriver } from "./libvirt/driver.ts";
 import { createSimDriver } from "./sim/sim-driver.ts";
 
 /** What the drivers need of the process they run in. */
@@ -9,7 +10,7 @@ export interface DriverDeps {
 
 /** All drivers, one line each. */
 export function createDrivers(deps: DriverDeps): readonly HostDriver[] {
-  return [createSimDriver(deps)];
+  return [libvirtDriver, createSimDriver(deps)];
 }
 
 const SCHEME = /^([a-z][a-z0-9+.-]*):/;

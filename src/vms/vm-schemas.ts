@@ -80,7 +80,7 @@ const Placement = z
   })
   .meta({ id: "VmPlacement" });
 
-function distinct<Item extends { readonly name: string }>(items: readonly Item[]): boolean {
+function distinct(items: readonly { readonly name: string }[]): boolean {
   return new Set(items.map(({ name }) => name)).size === items.length;
 }
 

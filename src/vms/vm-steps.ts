@@ -74,7 +74,7 @@ export async function recordSeen(
 ): Promise<void> {
   const { domain, observedAt, generation } = Seen.parse(result);
   const vm = await getVm(tx, operation.input.vmId);
-  if (vm?.hostId == null) return;
+  if (vm === null || vm.hostId === null) return;
   if (generation !== undefined) await setObservedGeneration(tx, vm.id, generation);
   if (domain !== null) await applySeen(tx, vm.hostId, [domain], new Date(observedAt), operation.id);
 }
