@@ -33,8 +33,10 @@ type Command = fc.AsyncCommand<model.ModelHost, Real>;
 
 const MEMORY_GIB = 1;
 const FOREIGN = "foreign";
-/** Three VMs of ours, any two of which can fill the host, and one domain that is not ours. */
-const targets = fc.constantFrom("0", "1", "2", FOREIGN);
+/** Two VMs of ours, which can fill the host, and now and then a domain that is not ours. */
+const targets = fc.constantFrom("0", "0", "0", "1", "1", "1", FOREIGN);
+/** A guest that never starts shows little: starts come more often. */
+const domainCalls = fc.constantFrom(...model.DOMAIN_CALLS, "startDomain", "startDomain", "startDomain");
 const memories = fc.constantFrom(100, 500, 800);
 const volumeNames = fc.constantFrom("a", "b");
 
@@ -94,7 +96,7 @@ const define = fc.tuple(targets, memories).map(([id, memoryMib]) =>
   }),
 );
 
-const callDomain = fc.tuple(fc.constantFrom(...model.DOMAIN_CALLS), targets).map(([call, id]) =>
+const callDomain = fc.tuple(domainCalls, targets).map(([call, id]) =>
   command(`${call} ${id}`, async (expected, real) => {
     const sent = callsOf(real.host)[call](uuidOf(real, id)) ?? Promise.reject(new Error(`${call} is absent`));
     expect(await outcomeOf(sent)).toBe(model.callDomain(expected, call, id));
@@ -102,7 +104,7 @@ const callDomain = fc.tuple(fc.constantFrom(...model.DOMAIN_CALLS), targets).map
 );
 
 /** The answer is lost: the effect, or the refusal, is the same; called again, the call finds its own effect. */
-const callTwice = fc.tuple(fc.constantFrom(...model.DOMAIN_CALLS), targets).map(([call, id]) =>
+const callTwice = fc.tuple(domainCalls, targets).map(([call, id]) =>
   command(`${call} ${id}, its answer lost`, async (expected, real) => {
     await control.loseNextAnswers(real.uri, call, 1);
     const outcome = model.callDomain(expected, call, id);
@@ -172,13 +174,19 @@ const changeVolume = fc
     }),
   );
 
-const commands = fc.commands(
-  [define, callDomain, callDomain, callTwice, crash, deafen, readLog, deleteLog, changeVolume],
-  {
-    size: "medium",
-    maxCommands: 40,
-  },
-);
+const kinds = [
+  define,
+  callDomain,
+  callDomain,
+  callDomain,
+  callTwice,
+  crash,
+  deafen,
+  readLog,
+  deleteLog,
+  changeVolume,
+];
+const commands = fc.commands(kinds, { size: "max", maxCommands: 80 });
 
 it("does after any sequence of calls what the contract's plain rules say", async () => {
   await fc.assert(
@@ -194,7 +202,7 @@ it("does after any sequence of calls what the contract's plain rules say", async
         ours: false,
         deaf: false,
       });
-      const real = { uri, host, foreign, ids: [newId<VmId>(), newId<VmId>(), newId<VmId>()] };
+      const real = { uri, host, foreign, ids: [newId<VmId>(), newId<VmId>()] };
       try {
         await fc.asyncModelRun(() => ({ model: expected, real }), sequence);
       } finally {
