@@ -1,6 +1,8 @@
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import type { Database } from "./db/client.ts";
+import type { EventFeed } from "./events/event-feed.ts";
+import { registerEventRoutes } from "./events/event-routes.ts";
 import { type HostRouteDeps, registerHostRoutes } from "./hosts/host-routes.ts";
 import { createApi } from "./http/api.ts";
 import type { OperationAnswers } from "./http/change.ts";
@@ -11,8 +13,10 @@ import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
 import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
+import type { KindRegistry } from "./operations/operation-kinds.ts";
+import { registerOperationRoutes } from "./operations/operation-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
-import { createAuthenticate } from "./tokens/token-service.ts";
+import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
 
 /** What the API needs of the process; made in main.ts. */
@@ -23,6 +27,8 @@ export interface AppDeps {
   readonly metrics: Metrics;
   readonly readiness: readonly ReadinessCheck[];
   readonly operations: OperationAnswers;
+  readonly kinds: KindRegistry;
+  readonly feed: EventFeed;
   readonly hosts: HostRouteDeps;
   readonly images: ImageRouteDeps;
   readonly vms: VmRouteDeps;
@@ -35,7 +41,7 @@ const API_VERSION = "1.0.0";
 
 /** Builds the API without listening yet. Close it to end its streams and waits. */
 export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
-  const { database, clock, operations, metrics } = deps;
+  const { database, clock, operations, metrics, kinds, feed } = deps;
   const app = createServer({ logger: deps.logger, tls: deps.tls ?? undefined });
   measureRequests(app, metrics);
   await collectOpenApi(app, API_VERSION);
@@ -47,6 +53,8 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerHostRoutes(api, deps.hosts);
   registerImageRoutes(api, deps.images);
   registerVmRoutes(api, deps.vms);
+  registerOperationRoutes(api, { db: database, kinds, operations });
+  registerEventRoutes(api, { db: database, feed, tokenWorks: createTokenWorks(database, clock) });
 
   serveOpenApi(app, routes);
   await serveDocsPage(app);

@@ -1,5 +1,5 @@
 import { pino } from "pino";
-import { buildApp } from "./app.ts";
+import { type AppDeps, buildApp } from "./app.ts";
 import { createDatabase } from "./db/client.ts";
 import { createMetrics } from "./http/metrics.ts";
 import { systemClock } from "./lib/clock.ts";
@@ -19,6 +19,12 @@ export async function writeOpenApi(): Promise<string> {
     metrics: createMetrics(),
     readiness: [],
     operations: { read: nothing, waitForEnd: nothing, wake: () => undefined },
+    // Parts that only requests use.
+    kinds: {} as AppDeps["kinds"],
+    feed: {} as AppDeps["feed"],
+    hosts: {} as AppDeps["hosts"],
+    images: {} as AppDeps["images"],
+    vms: {} as AppDeps["vms"],
     tls: null,
   });
   try {

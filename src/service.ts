@@ -227,7 +227,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     },
   };
   const app = await buildApp({
-    ...{ logger, database: db, clock: systemClock, metrics, readiness, operations },
+    ...{ logger, database: db, clock: systemClock, metrics, readiness, operations, kinds, feed },
     hosts: { ...hosts, db },
     images: { ...images, database: db, kinds },
     vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read) },

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { CreateTokenData, CreateTokenErrors, CreateTokenResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, ListTokensData, ListTokensErrors, ListTokensResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses } from './types.gen.ts';
+import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, CordonHostData, CordonHostErrors, CordonHostResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, ImportImageData, ImportImageErrors, ImportImageResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, PatchImageData, PatchImageErrors, PatchImageResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -42,6 +42,275 @@ export const getMetrics = <ThrowOnError extends boolean = false>(options?: Optio
  * 503 with the outcome of each check in `details.checks` while it cannot.
  */
 export const getReadiness = <ThrowOnError extends boolean = false>(options?: Options<GetReadinessData, ThrowOnError>): RequestResult<GetReadinessResponses, GetReadinessErrors, ThrowOnError> => (options?.client ?? client).get<GetReadinessResponses, GetReadinessErrors, ThrowOnError>({ url: '/readyz', ...options });
+
+/**
+ * List or follow events
+ *
+ * What changed, in the order of commit and without gaps. As JSON a page of events after `after`, the
+ * oldest first; without `after` from the oldest that is kept (30 days by default).
+ *
+ * With `Accept: text/event-stream` as Server-Sent Events: what comes after `Last-Event-ID` (or `after`; without both
+ * from now on), as it happens. Each has its `seq` as id, its type as event and the event as JSON for data; on a silent
+ * stream a comment comes every 15 seconds. The stream ends when the service drains: connect again, nothing is lost.
+ */
+export const listEvents = <ThrowOnError extends boolean = false>(options?: Options<ListEventsData, ThrowOnError>): RequestResult<ListEventsResponses, ListEventsErrors, ThrowOnError> => (options?.client ?? client).get<ListEventsResponses, ListEventsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/events',
+    ...options
+});
+
+/**
+ * List hosts
+ */
+export const listHosts = <ThrowOnError extends boolean = false>(options?: Options<ListHostsData, ThrowOnError>): RequestResult<ListHostsResponses, ListHostsErrors, ThrowOnError> => (options?.client ?? client).get<ListHostsResponses, ListHostsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts',
+    ...options
+});
+
+/**
+ * Register a host
+ *
+ * Looks at the host once, then registers it and queues its first probe. A host that does not answer is registered all the same and tried again for as long as it is registered; one with an unknown host key, or that refuses the credentials, is not.
+ */
+export const registerHost = <ThrowOnError extends boolean = false>(options: Options<RegisterHostData, ThrowOnError>): RequestResult<RegisterHostResponses, RegisterHostErrors, ThrowOnError> => (options.client ?? client).post<RegisterHostResponses, RegisterHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete a host
+ *
+ * Takes it out of the inventory; nothing on it is touched. Refused while VMs are on it.
+ */
+export const deleteHost = <ThrowOnError extends boolean = false>(options: Options<DeleteHostData, ThrowOnError>): RequestResult<DeleteHostResponses, DeleteHostErrors, ThrowOnError> => (options.client ?? client).delete<DeleteHostResponses, DeleteHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}',
+    ...options
+});
+
+/**
+ * Get a host
+ *
+ * With what it is, what it can do for each guest type, what is free, and why it is silent when it is.
+ */
+export const getHost = <ThrowOnError extends boolean = false>(options: Options<GetHostData, ThrowOnError>): RequestResult<GetHostResponses, GetHostErrors, ThrowOnError> => (options.client ?? client).get<GetHostResponses, GetHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}',
+    ...options
+});
+
+/**
+ * Change a host's settings
+ */
+export const updateHost = <ThrowOnError extends boolean = false>(options: Options<UpdateHostData, ThrowOnError>): RequestResult<UpdateHostResponses, UpdateHostErrors, ThrowOnError> => (options.client ?? client).patch<UpdateHostResponses, UpdateHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Place nothing new on a host
+ */
+export const cordonHost = <ThrowOnError extends boolean = false>(options: Options<CordonHostData, ThrowOnError>): RequestResult<CordonHostResponses, CordonHostErrors, ThrowOnError> => (options.client ?? client).post<CordonHostResponses, CordonHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/cordon',
+    ...options
+});
+
+/**
+ * List the domains that a host has
+ *
+ * Ours and others: what is not ours is listed as unmanaged and never touched.
+ */
+export const listHostDomains = <ThrowOnError extends boolean = false>(options: Options<ListHostDomainsData, ThrowOnError>): RequestResult<ListHostDomainsResponses, ListHostDomainsErrors, ThrowOnError> => (options.client ?? client).get<ListHostDomainsResponses, ListHostDomainsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/domains',
+    ...options
+});
+
+/**
+ * Give up a dead host with its VMs
+ *
+ * For a host that will never answer again: takes it and its VMs out of the inventory, and ends what was queued for them as failed. Refused for a host that answers. Nothing on the host is touched.
+ */
+export const forgetHost = <ThrowOnError extends boolean = false>(options: Options<ForgetHostData, ThrowOnError>): RequestResult<ForgetHostResponses, ForgetHostErrors, ThrowOnError> => (options.client ?? client).post<ForgetHostResponses, ForgetHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/forget',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * List the networks that a host has
+ */
+export const listHostNetworks = <ThrowOnError extends boolean = false>(options: Options<ListHostNetworksData, ThrowOnError>): RequestResult<ListHostNetworksResponses, ListHostNetworksErrors, ThrowOnError> => (options.client ?? client).get<ListHostNetworksResponses, ListHostNetworksErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/networks',
+    ...options
+});
+
+/**
+ * List the storage pools that a host has
+ */
+export const listHostPools = <ThrowOnError extends boolean = false>(options: Options<ListHostPoolsData, ThrowOnError>): RequestResult<ListHostPoolsResponses, ListHostPoolsErrors, ThrowOnError> => (options.client ?? client).get<ListHostPoolsResponses, ListHostPoolsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/pools',
+    ...options
+});
+
+/**
+ * Probe a host and take its inventory now
+ */
+export const refreshHost = <ThrowOnError extends boolean = false>(options: Options<RefreshHostData, ThrowOnError>): RequestResult<RefreshHostResponses, RefreshHostErrors, ThrowOnError> => (options.client ?? client).post<RefreshHostResponses, RefreshHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/refresh',
+    ...options
+});
+
+/**
+ * Place VMs on a host again
+ */
+export const uncordonHost = <ThrowOnError extends boolean = false>(options: Options<UncordonHostData, ThrowOnError>): RequestResult<UncordonHostResponses, UncordonHostErrors, ThrowOnError> => (options.client ?? client).post<UncordonHostResponses, UncordonHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/uncordon',
+    ...options
+});
+
+/**
+ * List images
+ */
+export const listImages = <ThrowOnError extends boolean = false>(options?: Options<ListImagesData, ThrowOnError>): RequestResult<ListImagesResponses, ListImagesErrors, ThrowOnError> => (options?.client ?? client).get<ListImagesResponses, ListImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images',
+    ...options
+});
+
+/**
+ * Import an image from a URL
+ *
+ * The image is there at once, in state `importing`; its operation fetches and checks the content. An import that fails leaves the image in state `failed` with its error. To upload a file see `uploadImage`.
+ */
+export const importImage = <ThrowOnError extends boolean = false>(options: Options<ImportImageData, ThrowOnError>): RequestResult<ImportImageResponses, ImportImageErrors, ThrowOnError> => (options.client ?? client).post<ImportImageResponses, ImportImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete an image
+ *
+ * Refused while a VM uses it. An image that is being imported is cancelled.
+ */
+export const deleteImage = <ThrowOnError extends boolean = false>(options: Options<DeleteImageData, ThrowOnError>): RequestResult<DeleteImageResponses, DeleteImageErrors, ThrowOnError> => (options.client ?? client).delete<DeleteImageResponses, DeleteImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images/{image}',
+    ...options
+});
+
+/**
+ * Get an image
+ */
+export const getImage = <ThrowOnError extends boolean = false>(options: Options<GetImageData, ThrowOnError>): RequestResult<GetImageResponses, GetImageErrors, ThrowOnError> => (options.client ?? client).get<GetImageResponses, GetImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images/{image}',
+    ...options
+});
+
+/**
+ * Change an image's labels
+ */
+export const patchImage = <ThrowOnError extends boolean = false>(options: Options<PatchImageData, ThrowOnError>): RequestResult<PatchImageResponses, PatchImageErrors, ThrowOnError> => (options.client ?? client).patch<PatchImageResponses, PatchImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images/{image}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Upload an image
+ *
+ * The file's bytes as they are, streamed; of any size up to the service's limit.
+ *
+ * curl -T debian-12.qcow2 -H "Authorization: Bearer $TOKEN" "$URL/v1/images/debian-12/content?kind=disk"
+ *
+ * The name in the path is the new image's. What the file is is found out from its content, and refused where it is not
+ * what `kind` and `format` say. Safe to repeat: the same content under the same name is the same image (200 instead of
+ * 201), another content is refused (409). An upload that breaks off leaves nothing behind.
+ */
+export const uploadImage = <ThrowOnError extends boolean = false>(options: Options<UploadImageData, ThrowOnError>): RequestResult<UploadImageResponses, UploadImageErrors, ThrowOnError> => (options.client ?? client).put<UploadImageResponses, UploadImageErrors, ThrowOnError>({
+    bodySerializer: null,
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/images/{image}/content',
+    ...options,
+    headers: {
+        'Content-Type': 'application/octet-stream',
+        ...options.headers
+    }
+});
+
+/**
+ * List operations
+ *
+ * The newest first. A token that is bound to a project sees that project's.
+ */
+export const listOperations = <ThrowOnError extends boolean = false>(options?: Options<ListOperationsData, ThrowOnError>): RequestResult<ListOperationsResponses, ListOperationsErrors, ThrowOnError> => (options?.client ?? client).get<ListOperationsResponses, ListOperationsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/operations',
+    ...options
+});
+
+/**
+ * Get an operation
+ *
+ * With `?wait=30` the answer is held until it has ended, or the time is up.
+ */
+export const getOperation = <ThrowOnError extends boolean = false>(options: Options<GetOperationData, ThrowOnError>): RequestResult<GetOperationResponses, GetOperationErrors, ThrowOnError> => (options.client ?? client).get<GetOperationResponses, GetOperationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/operations/{operation}',
+    ...options
+});
+
+/**
+ * Cancel an operation
+ *
+ * One that has not begun ends at once; one that runs is aborted and what it did is undone. A stop or a delete that has begun goes forward only and is refused, as is one that has ended otherwise.
+ */
+export const cancelOperation = <ThrowOnError extends boolean = false>(options: Options<CancelOperationData, ThrowOnError>): RequestResult<CancelOperationResponses, CancelOperationErrors, ThrowOnError> => (options.client ?? client).post<CancelOperationResponses, CancelOperationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/operations/{operation}/cancel',
+    ...options
+});
+
+/**
+ * Try an operation again
+ *
+ * Only one in the state `attention`: it goes on where it stopped.
+ */
+export const retryOperation = <ThrowOnError extends boolean = false>(options: Options<RetryOperationData, ThrowOnError>): RequestResult<RetryOperationResponses, RetryOperationErrors, ThrowOnError> => (options.client ?? client).post<RetryOperationResponses, RetryOperationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/operations/{operation}/retry',
+    ...options
+});
 
 /**
  * List tokens
@@ -87,4 +356,164 @@ export const getToken = <ThrowOnError extends boolean = false>(options: Options<
     security: [{ scheme: 'bearer', type: 'http' }],
     url: '/v1/tokens/{token}',
     ...options
+});
+
+/**
+ * List VMs
+ */
+export const listVms = <ThrowOnError extends boolean = false>(options?: Options<ListVmsData, ThrowOnError>): RequestResult<ListVmsResponses, ListVmsErrors, ThrowOnError> => (options?.client ?? client).get<ListVmsResponses, ListVmsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms',
+    ...options
+});
+
+/**
+ * Create a VM
+ *
+ * Chooses a host, reserves its room there at once, and queues the operation that makes the VM. When no host has room it is refused with the reason of each host, and nothing is kept.
+ */
+export const createVm = <ThrowOnError extends boolean = false>(options: Options<CreateVmData, ThrowOnError>): RequestResult<CreateVmResponses, CreateVmErrors, ThrowOnError> => (options.client ?? client).post<CreateVmResponses, CreateVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete a VM
+ *
+ * Cuts its power, removes it from its host and deletes its disks. It overtakes what is queued for the VM, and is allowed in every state.
+ */
+export const deleteVm = <ThrowOnError extends boolean = false>(options: Options<DeleteVmData, ThrowOnError>): RequestResult<DeleteVmResponses, DeleteVmErrors, ThrowOnError> => (options.client ?? client).delete<DeleteVmResponses, DeleteVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}',
+    ...options
+});
+
+/**
+ * Get a VM
+ */
+export const getVm = <ThrowOnError extends boolean = false>(options: Options<GetVmData, ThrowOnError>): RequestResult<GetVmResponses, GetVmErrors, ThrowOnError> => (options.client ?? client).get<GetVmResponses, GetVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}',
+    ...options
+});
+
+/**
+ * Change a VM
+ *
+ * A JSON Merge Patch on `labels` and on `cpu`, `memoryMib` and `runPolicy` of `spec`. CPU and memory take effect at the next start: until then the VM carries the condition `RestartRequired`. A changed run policy queues the start or stop and is answered with 202.
+ */
+export const updateVm = <ThrowOnError extends boolean = false>(options: Options<UpdateVmData, ThrowOnError>): RequestResult<UpdateVmResponses, UpdateVmErrors, ThrowOnError> => (options.client ?? client).patch<UpdateVmResponses, UpdateVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Read the end of the serial console's log
+ *
+ * The last bytes that the guest wrote to its serial console, as it wrote them.
+ */
+export const getVmConsoleLog = <ThrowOnError extends boolean = false>(options: Options<GetVmConsoleLogData, ThrowOnError>): RequestResult<GetVmConsoleLogResponses, GetVmConsoleLogErrors, ThrowOnError> => (options.client ?? client).get<GetVmConsoleLogResponses, GetVmConsoleLogErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/console/log',
+    ...options
+});
+
+/**
+ * Pause a VM
+ *
+ * Stops the VM's CPUs where they are. Its memory stays on the host.
+ */
+export const pauseVm = <ThrowOnError extends boolean = false>(options: Options<PauseVmData, ThrowOnError>): RequestResult<PauseVmResponses, PauseVmErrors, ThrowOnError> => (options.client ?? client).post<PauseVmResponses, PauseVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/pause',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Reboot a VM
+ *
+ * Asks the guest to restart by itself. The operation ends when the guest was asked: one that ignores it goes on as it was; use reset then.
+ */
+export const rebootVm = <ThrowOnError extends boolean = false>(options: Options<RebootVmData, ThrowOnError>): RequestResult<RebootVmResponses, RebootVmErrors, ThrowOnError> => (options.client ?? client).post<RebootVmResponses, RebootVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/reboot',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Reset a VM
+ *
+ * Restarts the machine at once, as its reset button does, whatever the guest is doing.
+ */
+export const resetVm = <ThrowOnError extends boolean = false>(options: Options<ResetVmData, ThrowOnError>): RequestResult<ResetVmResponses, ResetVmErrors, ThrowOnError> => (options.client ?? client).post<ResetVmResponses, ResetVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/reset',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Resume a VM
+ *
+ * Lets a paused VM go on where it was.
+ */
+export const resumeVm = <ThrowOnError extends boolean = false>(options: Options<ResumeVmData, ThrowOnError>): RequestResult<ResumeVmResponses, ResumeVmErrors, ThrowOnError> => (options.client ?? client).post<ResumeVmResponses, ResumeVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/resume',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Start a VM
+ *
+ * Starts a VM that is off, saved or crashed, with its spec as it is now. A VM that runs already is left alone. Sets `spec.runPolicy` to `running`.
+ */
+export const startVm = <ThrowOnError extends boolean = false>(options: Options<StartVmData, ThrowOnError>): RequestResult<StartVmResponses, StartVmErrors, ThrowOnError> => (options.client ?? client).post<StartVmResponses, StartVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/start',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Stop a VM
+ *
+ * Asks the guest to power off and waits; when the time is over, cuts the power. With `mode: force` the power is cut at once, and operations queued before are cancelled. Sets `spec.runPolicy` to `stopped`.
+ */
+export const stopVm = <ThrowOnError extends boolean = false>(options: Options<StopVmData, ThrowOnError>): RequestResult<StopVmResponses, StopVmErrors, ThrowOnError> => (options.client ?? client).post<StopVmResponses, StopVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/stop',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
 });

@@ -4,6 +4,13 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type Condition = {
+    type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
+    reason: string;
+    message: string;
+    since: string;
+};
+
 export type CreateToken = {
     /**
      * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
@@ -19,10 +26,566 @@ export type CreateToken = {
     expiresAt?: string;
 };
 
+export type CreateVmBody = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    labels?: Labels;
+    spec: NewVmSpec;
+};
+
+export type Error = {
+    code: ErrorCode;
+    message: string;
+    retry: Retry;
+    details?: {
+        [key: string]: unknown;
+    };
+};
+
 export type ErrorCode = 'invalid_request' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
+
+/**
+ * A fact: what changed, when, by which operation.
+ */
+export type Event = {
+    /**
+     * Its number: without gaps, in the order of commit. What `after` and `Last-Event-ID` take.
+     */
+    seq: string;
+    id: string;
+    type: string;
+    /**
+     * When it happened.
+     */
+    at: string;
+    subject: EventSubject;
+    operationId: string | null;
+    data: {
+        [key: string]: unknown;
+    };
+};
+
+export type EventPage = {
+    items: Array<Event>;
+    /**
+     * What to give as `after` to go on from here.
+     */
+    nextAfter: string;
+};
+
+/**
+ * What it is about.
+ */
+export type EventSubject = {
+    kind: string;
+    id: string;
+    name: string | null;
+};
+
+/**
+ * Boots from the first disk by firmware.
+ */
+export type FirmwareBoot = {
+    firmware: 'bios';
+};
+
+export type ForgetHostBody = {
+    /**
+     * The host's name, once more.
+     */
+    confirmName: string;
+};
 
 export type Health = {
     status: 'ok';
+};
+
+export type Host = {
+    id: string;
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    labels: Labels;
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    spec: HostSpec;
+    status: HostStatus;
+};
+
+export type HostAnswer = {
+    host: Host;
+    operation: Operation;
+};
+
+/**
+ * Write-only: kept encrypted and never returned.
+ */
+export type HostCredentials = {
+    ssh?: {
+        /**
+         * A private key in OpenSSH's or PEM form, without a passphrase.
+         */
+        privateKey: string;
+        /**
+         * Lines of a known_hosts file; an unknown host key is refused with its fingerprint.
+         */
+        knownHosts?: string;
+    };
+    tls?: {
+        caCertificate: string;
+        clientCertificate: string;
+        clientKey: string;
+    };
+};
+
+export type HostDomain = {
+    uuid: string;
+    name: string;
+    power: 'running' | 'paused' | 'saved' | 'off' | 'crashed';
+    reason: string | null;
+    cpuCount: number;
+    memoryMib: number;
+    autostart: boolean;
+    /**
+     * False: made by somebody else, and never touched.
+     */
+    managed: boolean;
+    vmId: string | null;
+    observedAt: string;
+};
+
+export type HostDomainList = {
+    items: Array<HostDomain>;
+};
+
+export type HostNetwork = {
+    name: string;
+    uuid: string | null;
+    active: boolean;
+    bridge: string | null;
+    mode: string;
+    observedAt: string;
+};
+
+export type HostNetworkList = {
+    items: Array<HostNetwork>;
+};
+
+/**
+ * How often CPUs and memory may be promised; Xen's memory only once.
+ */
+export type HostOvercommit = {
+    cpu?: number;
+    memory?: number;
+};
+
+export type HostPage = {
+    items: Array<Host>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+export type HostPool = {
+    name: string;
+    uuid: string | null;
+    active: boolean;
+    type: string;
+    path: string | null;
+    capacityBytes: number;
+    availableBytes: number;
+    observedAt: string;
+};
+
+export type HostPoolList = {
+    items: Array<HostPool>;
+};
+
+/**
+ * Kept back for the host itself.
+ */
+export type HostReserve = {
+    cpuCount?: number;
+    memoryMib?: number;
+};
+
+export type HostSpec = {
+    uri: string;
+    /**
+     * `auto`: what libvirt's probe shows to work.
+     */
+    accelerator: 'auto' | 'kvm' | 'tcg';
+    /**
+     * False: cordoned, nothing new is placed on it.
+     */
+    schedulable: boolean;
+    reserve: {
+        cpuCount: number;
+        memoryMib: number;
+    };
+    overcommit: {
+        cpu: number;
+        memory: number;
+    };
+};
+
+export type HostStatus = {
+    /**
+     * `connecting` until it answered once.
+     */
+    state: 'connecting' | 'ready' | 'unreachable';
+    /**
+     * Why it is unreachable.
+     */
+    error: {
+        code: string;
+        message: string;
+        retry: string;
+        details?: {
+            [key: string]: unknown;
+        };
+    } | null;
+    driver: 'libvirt' | 'xl' | 'sim';
+    hypervisor: 'kvm' | 'xen';
+    /**
+     * What the host is and can do, as its probe found.
+     */
+    facts: {
+        hostUuid: string | null;
+        hostname: string;
+        hypervisor: 'kvm' | 'xen';
+        hypervisorVersion: string;
+        toolstackVersion: string;
+        architecture: string;
+        cpu: {
+            model: string;
+            count: number;
+            sockets: number;
+            coresPerSocket: number;
+            threadsPerCore: number;
+        };
+        memoryMib: number;
+        numaCells: Array<{
+            id: number;
+            memoryMib: number;
+            cpus: Array<number>;
+        }>;
+        accelerator: 'kvm' | 'tcg' | null;
+        guestTypes: Array<{
+            guestType: 'hvm' | 'pvh' | 'pv';
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
+        }>;
+    } | null;
+    /**
+     * What may be promised to VMs in all.
+     */
+    allocatable: {
+        cpuCount: number;
+        memoryMib: number;
+    } | null;
+    /**
+     * What VMs have reserved.
+     */
+    reserved: {
+        cpuCount: number;
+        memoryMib: number;
+    };
+    /**
+     * What domains use that are not ours.
+     */
+    unmanaged: {
+        cpuCount: number;
+        memoryMib: number;
+    };
+    vmCount: number;
+    /**
+     * Number of the last complete inventory.
+     */
+    inventorySeq: number;
+    inventoryAt: string | null;
+    lastSeenAt: string | null;
+    /**
+     * Its unfinished operations, oldest first.
+     */
+    operations: Array<string>;
+};
+
+/**
+ * A file that VMs are made from or boot with. Its content never changes.
+ */
+export type Image = {
+    id: string;
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    project: string;
+    labels: Labels;
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    kind: ImageKind;
+    /**
+     * How a disk's bytes are laid out; null for a boot file.
+     */
+    format: ImageFormat | null;
+    state: ImageState;
+    /**
+     * Why it failed.
+     */
+    error: Error | null;
+    /**
+     * Size of the file; null until it is there.
+     */
+    sizeBytes: number | null;
+    /**
+     * Size of the disk that a guest sees; null for a boot file, and until it is there.
+     */
+    virtualSizeBytes: number | null;
+    /**
+     * Null until it is there.
+     */
+    sha256: string | null;
+    source: ImageSource;
+    /**
+     * Operations under way on it.
+     */
+    operations: Array<string>;
+};
+
+export type ImageAnswer = {
+    image: Image;
+    operation: Operation;
+};
+
+export type ImageFormat = 'raw' | 'qcow2';
+
+/**
+ * What a VM uses it as: a disk, or files to boot with.
+ */
+export type ImageKind = 'disk' | 'kernel' | 'initrd';
+
+export type ImagePage = {
+    items: Array<Image>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+export type ImageSource = {
+    kind: 'upload';
+} | {
+    kind: 'url';
+    /**
+     * Without its query, which may hold a signature.
+     */
+    url: string;
+};
+
+export type ImageState = 'importing' | 'ready' | 'failed';
+
+export type ImportImage = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    kind: ImageKind;
+    /**
+     * Of a disk; found out where it is left out, and compared with the content where it is given.
+     */
+    format?: ImageFormat;
+    labels?: Labels;
+    source: {
+        kind: 'url';
+        /**
+         * http or https, without a user name or password. Addresses that are not public are refused.
+         */
+        url: string;
+        /**
+         * SHA-256 of the file. The image is refused when its content has another one.
+         */
+        sha256?: string;
+    };
+};
+
+/**
+ * Boots a kernel of the control plane directly.
+ */
+export type KernelBoot = {
+    /**
+     * An image of kind kernel.
+     */
+    kernel: string;
+    /**
+     * An image of kind initrd.
+     */
+    initrd?: string;
+    commandLine?: string;
+};
+
+/**
+ * At most 64 labels.
+ */
+export type Labels = {
+    [key: string]: string;
+};
+
+/**
+ * Labels to set; null removes one.
+ */
+export type LabelsPatch = {
+    [key: string]: string | null;
+};
+
+export type NewVmSpec = {
+    /**
+     * Without: placement chooses.
+     */
+    hypervisor?: 'kvm' | 'xen';
+    /**
+     * Without: the host's first.
+     */
+    guestType?: 'hvm' | 'pvh' | 'pv';
+    cpu: VmCpu;
+    memoryMib: number;
+    placement?: VmPlacement;
+    runPolicy?: 'running' | 'stopped';
+    boot?: FirmwareBoot | KernelBoot;
+    disks?: Array<VmDisk>;
+    nics?: Array<VmNic>;
+};
+
+/**
+ * A durable unit of work, made of steps.
+ */
+export type Operation = {
+    id: string;
+    kind: string;
+    state: OperationState;
+    targets: Array<Target>;
+    /**
+     * Names of the hosts that it touches.
+     */
+    hosts: Array<string>;
+    /**
+     * Operations that it waits for, the oldest ten.
+     */
+    blockedBy: Array<string>;
+    /**
+     * Why it waits though nothing blocks it.
+     */
+    waitReason: Error | null;
+    /**
+     * How often a worker has taken it up.
+     */
+    attempt: number;
+    /**
+     * Those that have begun, in order.
+     */
+    steps: Array<OperationStep>;
+    /**
+     * In steps.
+     */
+    progress: {
+        done: number;
+        total: number;
+    };
+    cancellable: boolean;
+    deadline: string;
+    error: Error | null;
+    result: {
+        [key: string]: unknown;
+    } | null;
+    createdAt: string;
+    startedAt: string | null;
+    endedAt: string | null;
+    /**
+     * Of the request that asked for it.
+     */
+    requestId: string | null;
+    actor: string;
+};
+
+export type OperationAnswer = {
+    operation: Operation;
+};
+
+export type OperationPage = {
+    items: Array<Operation>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+/**
+ * `blocked` waits for earlier operations (`blockedBy`), `pending` for a worker, its host or a pause (`waitReason`). `succeeded`, `failed`, `cancelled` and `attention` are ends; `attention` means that it could neither be finished nor undone and a person must look: retry it, or delete or stop what it was about.
+ */
+export type OperationState = 'pending' | 'blocked' | 'running' | 'succeeded' | 'failed' | 'cancelling' | 'cancelled' | 'attention';
+
+export type OperationStep = {
+    name: string;
+    state: 'running' | 'succeeded' | 'failed' | 'undoing' | 'undone' | 'undoFailed';
+    startedAt: string;
+    endedAt: string | null;
+    /**
+     * 0 when the step was left out.
+     */
+    attempts: number;
+    /**
+     * How far a long step has come.
+     */
+    progress: {
+        done: number;
+        total: number;
+        unit: 'bytes' | 'items';
+    } | null;
+    /**
+     * Of its last attempt, or of its undo.
+     */
+    error: Error | null;
+};
+
+/**
+ * JSON Merge Patch; credentials are replaced as a whole.
+ */
+export type PatchHostBody = {
+    labels?: LabelsPatch;
+    credentials?: HostCredentials;
+    /**
+     * `auto`: what libvirt's probe shows to work.
+     */
+    accelerator?: 'auto' | 'kvm' | 'tcg';
+    reserve?: {
+        cpuCount?: number;
+        memoryMib?: number;
+    };
+    overcommit?: {
+        cpu?: number;
+        memory?: number;
+    };
+};
+
+/**
+ * Only labels can be changed: the name and the content are for good.
+ */
+export type PatchImage = {
+    labels?: LabelsPatch;
+};
+
+export type PatchVmBody = {
+    labels?: LabelsPatch;
+    spec?: VmSpecPatch;
+};
+
+export type PauseVmBody = {
+    [key: string]: never;
 };
 
 /**
@@ -56,10 +619,66 @@ export type Readiness = {
     }>;
 };
 
+export type RebootVmBody = {
+    [key: string]: never;
+};
+
+export type RegisterHostBody = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    uri: string;
+    credentials?: HostCredentials;
+    /**
+     * `auto`: what libvirt's probe shows to work.
+     */
+    accelerator?: 'auto' | 'kvm' | 'tcg';
+    labels?: Labels;
+    reserve?: HostReserve;
+    overcommit?: HostOvercommit;
+};
+
+export type ResetVmBody = {
+    [key: string]: never;
+};
+
+export type ResumeVmBody = {
+    [key: string]: never;
+};
+
 /**
  * Whether and when the same request may succeed: never, once the state has changed, once there is capacity, or soon and by itself.
  */
 export type Retry = 'never' | 'afterStateChange' | 'afterCapacity' | 'temporary';
+
+export type StartVmBody = {
+    [key: string]: never;
+};
+
+export type StopVmBody = {
+    /**
+     * `graceful` asks the guest to power off; `force` cuts the power at once and overtakes what is queued.
+     */
+    mode?: 'graceful' | 'force';
+    /**
+     * How long a graceful stop waits for the guest.
+     */
+    timeoutSeconds?: number;
+    /**
+     * After the time-out: true cuts the power, false ends the operation as `guest_did_not_stop`.
+     */
+    forceAfterTimeout?: boolean;
+};
+
+/**
+ * What an operation is about.
+ */
+export type Target = {
+    kind: 'vm' | 'image' | 'volume' | 'network' | 'host';
+    id: string;
+    name: string;
+};
 
 /**
  * A key to the API. Its secret is shown once, when it is created.
@@ -104,6 +723,151 @@ export type Violation = {
      */
     pointer: string;
     message: string;
+};
+
+export type Vm = {
+    id: string;
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    project: string;
+    labels: Labels;
+    /**
+     * Revision of spec and labels; the ETag.
+     */
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    spec: VmSpec;
+    status: VmStatus;
+};
+
+export type VmAnswer = {
+    vm: Vm;
+    operation: Operation;
+};
+
+export type VmCpu = {
+    count: number;
+};
+
+export type VmDisk = {
+    name: string;
+    /**
+     * An image of kind disk that it is filled from; empty without.
+     */
+    image?: string;
+    /**
+     * Without: as large as the image.
+     */
+    sizeGib?: number;
+};
+
+export type VmNic = {
+    name: string;
+    /**
+     * A network of the host.
+     */
+    network: unknown & unknown;
+    /**
+     * Without: one is made.
+     */
+    macAddress?: string;
+};
+
+export type VmPage = {
+    items: Array<Vm>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+export type VmPlacement = {
+    /**
+     * The only host to consider.
+     */
+    host?: string;
+    /**
+     * The pool for its volumes; `default` without, where there is one.
+     */
+    pool?: string;
+};
+
+/**
+ * What was asked for.
+ */
+export type VmSpec = {
+    /**
+     * Without: placement chooses.
+     */
+    hypervisor?: 'kvm' | 'xen';
+    /**
+     * Without: the host's first.
+     */
+    guestType?: 'hvm' | 'pvh' | 'pv';
+    cpu: VmCpu;
+    memoryMib: number;
+    placement?: VmPlacement;
+    runPolicy: 'running' | 'stopped';
+    boot: FirmwareBoot | KernelBoot;
+    disks: Array<VmDisk>;
+    nics: Array<VmNic>;
+};
+
+export type VmSpecPatch = {
+    cpu?: VmCpu;
+    memoryMib?: number;
+    runPolicy?: 'running' | 'stopped';
+};
+
+/**
+ * What was chosen, and what is seen.
+ */
+export type VmStatus = {
+    /**
+     * Where the VM is in its life.
+     */
+    phase: 'provisioning' | 'ready' | 'failed' | 'deleting';
+    /**
+     * What was last seen; `unknown` while its host is silent.
+     */
+    power: 'running' | 'paused' | 'saved' | 'off' | 'crashed' | 'unknown';
+    /**
+     * Why, in the hypervisor's word.
+     */
+    powerReason: string | null;
+    host: string | null;
+    pool: string | null;
+    domainUuid: string | null;
+    domainName: string | null;
+    hypervisor: 'kvm' | 'xen' | null;
+    guestType: 'hvm' | 'pvh' | 'pv' | null;
+    images: Array<{
+        role: string;
+        id: string;
+        name: string;
+        sha256: string | null;
+    }>;
+    /**
+     * When the host last confirmed the power.
+     */
+    observedAt: string | null;
+    /**
+     * The generation that the host's definition has.
+     */
+    observedGeneration: number | null;
+    addresses: Array<string>;
+    conditions: Array<Condition>;
+    /**
+     * The actions that would do something now.
+     */
+    allowedActions: Array<'start' | 'stop' | 'reboot' | 'reset' | 'pause' | 'resume' | 'delete'>;
+    /**
+     * Its unfinished operations, oldest first.
+     */
+    operations: Array<string>;
 };
 
 export type GetHealthData = {
@@ -220,6 +984,1639 @@ export type GetReadinessResponses = {
 };
 
 export type GetReadinessResponse = GetReadinessResponses[keyof GetReadinessResponses];
+
+export type ListEventsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * The `seq` of the last event that you have; 0 for all that are kept.
+         */
+        after?: string;
+        /**
+         * Only events of this project.
+         */
+        project?: string;
+        /**
+         * A type, or its beginning: `vm` matches `vm.created`.
+         */
+        type?: Array<string>;
+        /**
+         * Id of what it is about.
+         */
+        subject?: string;
+        /**
+         * Id of the operation that it is about or came from.
+         */
+        operation?: string;
+    };
+    url: '/v1/events';
+};
+
+export type ListEventsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListEventsError = ListEventsErrors[keyof ListEventsErrors];
+
+export type ListEventsResponses = {
+    /**
+     * A page of events, or a stream of them.
+     */
+    200: EventPage;
+};
+
+export type ListEventsResponse = ListEventsResponses[keyof ListEventsResponses];
+
+export type ListHostsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        state?: 'connecting' | 'ready' | 'unreachable';
+        hypervisor?: 'kvm' | 'xen';
+        schedulable?: boolean;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+    };
+    url: '/v1/hosts';
+};
+
+export type ListHostsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostsError = ListHostsErrors[keyof ListHostsErrors];
+
+export type ListHostsResponses = {
+    /**
+     * OK
+     */
+    200: HostPage;
+};
+
+export type ListHostsResponse = ListHostsResponses[keyof ListHostsResponses];
+
+export type RegisterHostData = {
+    body: RegisterHostBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts';
+};
+
+export type RegisterHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `name_taken`: The name is taken. `already_exists`: It already exists. `host_key_unknown`: The host's key is not known. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RegisterHostError = RegisterHostErrors[keyof RegisterHostErrors];
+
+export type RegisterHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostAnswer;
+};
+
+export type RegisterHostResponse = RegisterHostResponses[keyof RegisterHostResponses];
+
+export type DeleteHostData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}';
+};
+
+export type DeleteHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteHostError = DeleteHostErrors[keyof DeleteHostErrors];
+
+export type DeleteHostResponses = {
+    /**
+     * No Content
+     */
+    204: void;
+};
+
+export type DeleteHostResponse = DeleteHostResponses[keyof DeleteHostResponses];
+
+export type GetHostData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}';
+};
+
+export type GetHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetHostError = GetHostErrors[keyof GetHostErrors];
+
+export type GetHostResponses = {
+    /**
+     * OK
+     */
+    200: Host;
+};
+
+export type GetHostResponse = GetHostResponses[keyof GetHostResponses];
+
+export type UpdateHostData = {
+    body?: PatchHostBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}';
+};
+
+export type UpdateHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UpdateHostError = UpdateHostErrors[keyof UpdateHostErrors];
+
+export type UpdateHostResponses = {
+    /**
+     * OK
+     */
+    200: Host;
+};
+
+export type UpdateHostResponse = UpdateHostResponses[keyof UpdateHostResponses];
+
+export type CordonHostData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/cordon';
+};
+
+export type CordonHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CordonHostError = CordonHostErrors[keyof CordonHostErrors];
+
+export type CordonHostResponses = {
+    /**
+     * OK
+     */
+    200: Host;
+};
+
+export type CordonHostResponse = CordonHostResponses[keyof CordonHostResponses];
+
+export type ListHostDomainsData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/domains';
+};
+
+export type ListHostDomainsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostDomainsError = ListHostDomainsErrors[keyof ListHostDomainsErrors];
+
+export type ListHostDomainsResponses = {
+    /**
+     * OK
+     */
+    200: HostDomainList;
+};
+
+export type ListHostDomainsResponse = ListHostDomainsResponses[keyof ListHostDomainsResponses];
+
+export type ForgetHostData = {
+    body: ForgetHostBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/forget';
+};
+
+export type ForgetHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ForgetHostError = ForgetHostErrors[keyof ForgetHostErrors];
+
+export type ForgetHostResponses = {
+    /**
+     * No Content
+     */
+    204: void;
+};
+
+export type ForgetHostResponse = ForgetHostResponses[keyof ForgetHostResponses];
+
+export type ListHostNetworksData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/networks';
+};
+
+export type ListHostNetworksErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostNetworksError = ListHostNetworksErrors[keyof ListHostNetworksErrors];
+
+export type ListHostNetworksResponses = {
+    /**
+     * OK
+     */
+    200: HostNetworkList;
+};
+
+export type ListHostNetworksResponse = ListHostNetworksResponses[keyof ListHostNetworksResponses];
+
+export type ListHostPoolsData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/pools';
+};
+
+export type ListHostPoolsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostPoolsError = ListHostPoolsErrors[keyof ListHostPoolsErrors];
+
+export type ListHostPoolsResponses = {
+    /**
+     * OK
+     */
+    200: HostPoolList;
+};
+
+export type ListHostPoolsResponse = ListHostPoolsResponses[keyof ListHostPoolsResponses];
+
+export type RefreshHostData = {
+    body?: never;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts/{host}/refresh';
+};
+
+export type RefreshHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RefreshHostError = RefreshHostErrors[keyof RefreshHostErrors];
+
+export type RefreshHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostAnswer;
+};
+
+export type RefreshHostResponse = RefreshHostResponses[keyof RefreshHostResponses];
+
+export type UncordonHostData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/uncordon';
+};
+
+export type UncordonHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UncordonHostError = UncordonHostErrors[keyof UncordonHostErrors];
+
+export type UncordonHostResponses = {
+    /**
+     * OK
+     */
+    200: Host;
+};
+
+export type UncordonHostResponse = UncordonHostResponses[keyof UncordonHostResponses];
+
+export type ListImagesData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+         */
+        name?: string;
+        kind?: ImageKind;
+        state?: ImageState;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+        /**
+         * A field; with `-` before it in descending order. Without it `name`.
+         */
+        orderBy?: 'name' | '-name' | 'createdAt' | '-createdAt';
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images';
+};
+
+export type ListImagesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListImagesError = ListImagesErrors[keyof ListImagesErrors];
+
+export type ListImagesResponses = {
+    /**
+     * OK
+     */
+    200: ImagePage;
+};
+
+export type ListImagesResponse = ListImagesResponses[keyof ListImagesResponses];
+
+export type ImportImageData = {
+    body: ImportImage;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/images';
+};
+
+export type ImportImageErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `address_forbidden`: The address may not be fetched from. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ImportImageError = ImportImageErrors[keyof ImportImageErrors];
+
+export type ImportImageResponses = {
+    /**
+     * Accepted
+     */
+    202: ImageAnswer;
+};
+
+export type ImportImageResponse = ImportImageResponses[keyof ImportImageResponses];
+
+export type DeleteImageData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images/{image}';
+};
+
+export type DeleteImageErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteImageError = DeleteImageErrors[keyof DeleteImageErrors];
+
+export type DeleteImageResponses = {
+    /**
+     * Done; there is nothing to say.
+     */
+    204: void;
+};
+
+export type DeleteImageResponse = DeleteImageResponses[keyof DeleteImageResponses];
+
+export type GetImageData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images/{image}';
+};
+
+export type GetImageErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetImageError = GetImageErrors[keyof GetImageErrors];
+
+export type GetImageResponses = {
+    /**
+     * OK
+     */
+    200: Image;
+};
+
+export type GetImageResponse = GetImageResponses[keyof GetImageResponses];
+
+export type PatchImageData = {
+    body?: PatchImage;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images/{image}';
+};
+
+export type PatchImageErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type PatchImageError = PatchImageErrors[keyof PatchImageErrors];
+
+export type PatchImageResponses = {
+    /**
+     * OK
+     */
+    200: Image;
+};
+
+export type PatchImageResponse = PatchImageResponses[keyof PatchImageResponses];
+
+export type UploadImageData = {
+    /**
+     * The image file.
+     */
+    body: Blob | File;
+    path: {
+        /**
+         * Name of the new image.
+         */
+        image: string;
+    };
+    query: {
+        kind: ImageKind;
+        format?: ImageFormat;
+        /**
+         * SHA-256 of the file. The image is refused when its content has another one.
+         */
+        sha256?: string;
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images/{image}/content';
+};
+
+export type UploadImageErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `image_invalid`: The image is not valid. `checksum_mismatch`: The checksum does not match.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+    /**
+     * `storage_full`: The storage is full.
+     */
+    507: Problem;
+};
+
+export type UploadImageError = UploadImageErrors[keyof UploadImageErrors];
+
+export type UploadImageResponses = {
+    /**
+     * OK
+     */
+    200: Image;
+    /**
+     * Created
+     */
+    201: Image;
+};
+
+export type UploadImageResponse = UploadImageResponses[keyof UploadImageResponses];
+
+export type ListOperationsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Only operations of this project.
+         */
+        project?: string;
+        state?: Array<OperationState>;
+        /**
+         * Such as `vm.create`.
+         */
+        kind?: Array<string>;
+        /**
+         * Id of something that it works on.
+         */
+        target?: string;
+        /**
+         * Name of a host that it touches.
+         */
+        host?: string;
+        /**
+         * Created at or after.
+         */
+        since?: string;
+    };
+    url: '/v1/operations';
+};
+
+export type ListOperationsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListOperationsError = ListOperationsErrors[keyof ListOperationsErrors];
+
+export type ListOperationsResponses = {
+    /**
+     * OK
+     */
+    200: OperationPage;
+};
+
+export type ListOperationsResponse = ListOperationsResponses[keyof ListOperationsResponses];
+
+export type GetOperationData = {
+    body?: never;
+    path: {
+        /**
+         * Id of the operation.
+         */
+        operation: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/operations/{operation}';
+};
+
+export type GetOperationErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetOperationError = GetOperationErrors[keyof GetOperationErrors];
+
+export type GetOperationResponses = {
+    /**
+     * OK
+     */
+    200: Operation;
+};
+
+export type GetOperationResponse = GetOperationResponses[keyof GetOperationResponses];
+
+export type CancelOperationData = {
+    body?: never;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id of the operation.
+         */
+        operation: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/operations/{operation}/cancel';
+};
+
+export type CancelOperationErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CancelOperationError = CancelOperationErrors[keyof CancelOperationErrors];
+
+export type CancelOperationResponses = {
+    /**
+     * Accepted
+     */
+    202: OperationAnswer;
+};
+
+export type CancelOperationResponse = CancelOperationResponses[keyof CancelOperationResponses];
+
+export type RetryOperationData = {
+    body?: never;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id of the operation.
+         */
+        operation: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/operations/{operation}/retry';
+};
+
+export type RetryOperationErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RetryOperationError = RetryOperationErrors[keyof RetryOperationErrors];
+
+export type RetryOperationResponses = {
+    /**
+     * Accepted
+     */
+    202: OperationAnswer;
+};
+
+export type RetryOperationResponse = RetryOperationResponses[keyof RetryOperationResponses];
 
 export type ListTokensData = {
     body?: never;
@@ -457,3 +2854,994 @@ export type GetTokenResponses = {
 };
 
 export type GetTokenResponse = GetTokenResponses[keyof GetTokenResponses];
+
+export type ListVmsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        power?: 'running' | 'paused' | 'saved' | 'off' | 'crashed' | 'unknown';
+        phase?: 'provisioning' | 'ready' | 'failed' | 'deleting';
+        hypervisor?: 'kvm' | 'xen';
+        /**
+         * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+         */
+        name?: string;
+        /**
+         * Id or name of the host that they are on.
+         */
+        host?: string;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+        /**
+         * A field; with `-` before it in descending order. Without it `name`.
+         */
+        orderBy?: 'name' | '-name' | 'createdAt' | '-createdAt';
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/vms';
+};
+
+export type ListVmsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListVmsError = ListVmsErrors[keyof ListVmsErrors];
+
+export type ListVmsResponses = {
+    /**
+     * OK
+     */
+    200: VmPage;
+};
+
+export type ListVmsResponse = ListVmsResponses[keyof ListVmsResponses];
+
+export type CreateVmData = {
+    body: CreateVmBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms';
+};
+
+export type CreateVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CreateVmError = CreateVmErrors[keyof CreateVmErrors];
+
+export type CreateVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type CreateVmResponse = CreateVmResponses[keyof CreateVmResponses];
+
+export type DeleteVmData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}';
+};
+
+export type DeleteVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteVmError = DeleteVmErrors[keyof DeleteVmErrors];
+
+export type DeleteVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type DeleteVmResponse = DeleteVmResponses[keyof DeleteVmResponses];
+
+export type GetVmData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/vms/{vm}';
+};
+
+export type GetVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetVmError = GetVmErrors[keyof GetVmErrors];
+
+export type GetVmResponses = {
+    /**
+     * OK
+     */
+    200: Vm;
+};
+
+export type GetVmResponse = GetVmResponses[keyof GetVmResponses];
+
+export type UpdateVmData = {
+    body?: PatchVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}';
+};
+
+export type UpdateVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UpdateVmError = UpdateVmErrors[keyof UpdateVmErrors];
+
+export type UpdateVmResponses = {
+    /**
+     * OK
+     */
+    200: Vm;
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type UpdateVmResponse = UpdateVmResponses[keyof UpdateVmResponses];
+
+export type GetVmConsoleLogData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * How many bytes of the end to give.
+         */
+        maxBytes?: number;
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/vms/{vm}/console/log';
+};
+
+export type GetVmConsoleLogErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `capability_unsupported`: The host cannot do this.
+     */
+    409: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetVmConsoleLogError = GetVmConsoleLogErrors[keyof GetVmConsoleLogErrors];
+
+export type GetVmConsoleLogResponses = {
+    /**
+     * The end of the log.
+     */
+    200: string;
+};
+
+export type GetVmConsoleLogResponse = GetVmConsoleLogResponses[keyof GetVmConsoleLogResponses];
+
+export type PauseVmData = {
+    body?: PauseVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/pause';
+};
+
+export type PauseVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type PauseVmError = PauseVmErrors[keyof PauseVmErrors];
+
+export type PauseVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type PauseVmResponse = PauseVmResponses[keyof PauseVmResponses];
+
+export type RebootVmData = {
+    body?: RebootVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/reboot';
+};
+
+export type RebootVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RebootVmError = RebootVmErrors[keyof RebootVmErrors];
+
+export type RebootVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type RebootVmResponse = RebootVmResponses[keyof RebootVmResponses];
+
+export type ResetVmData = {
+    body?: ResetVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/reset';
+};
+
+export type ResetVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ResetVmError = ResetVmErrors[keyof ResetVmErrors];
+
+export type ResetVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type ResetVmResponse = ResetVmResponses[keyof ResetVmResponses];
+
+export type ResumeVmData = {
+    body?: ResumeVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/resume';
+};
+
+export type ResumeVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ResumeVmError = ResumeVmErrors[keyof ResumeVmErrors];
+
+export type ResumeVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type ResumeVmResponse = ResumeVmResponses[keyof ResumeVmResponses];
+
+export type StartVmData = {
+    body?: StartVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/start';
+};
+
+export type StartVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type StartVmError = StartVmErrors[keyof StartVmErrors];
+
+export type StartVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type StartVmResponse = StartVmResponses[keyof StartVmResponses];
+
+export type StopVmData = {
+    body?: StopVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/stop';
+};
+
+export type StopVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type StopVmError = StopVmErrors[keyof StopVmErrors];
+
+export type StopVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type StopVmResponse = StopVmResponses[keyof StopVmResponses];

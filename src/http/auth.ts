@@ -31,7 +31,8 @@ export type Authenticate = (secret: string, project: string | null) => Promise<I
 /**
  * Who may call a route, stated beside its verb:
  * - `public`: anybody, without a token;
- * - `token`: any valid token; the handler must keep to `call.caller.projectIds`;
+ * - `token`: any valid token; the handler must keep to `projectScope(call.caller, call.project)` or `reaches`, and
+ *   may take `project` in its query, which narrows the answer;
  * - `project`: a token that reaches the project selected by `?project=`; the handler gets it as `call.project`;
  * - `installation`: a token that reaches everything: hosts, tokens;
  * - `loopback`: anybody on this machine, and from elsewhere a token that reaches everything.
@@ -58,6 +59,15 @@ export function unauthenticated(message: string): DroverError {
 export function reaches(caller: Caller, projectId: ProjectId | null): boolean {
   if (caller.projectIds === "all") return true;
   return projectId !== null && caller.projectIds.includes(projectId);
+}
+
+/** What a list may show: one project's, or everything (null). */
+export function projectScope(caller: Caller, selected: ProjectRef | null): ProjectId | null {
+  if (selected !== null) return selected.id;
+  if (caller.projectIds === "all") return null;
+  const [only, ...more] = caller.projectIds;
+  if (only !== undefined && more.length === 0) return only;
+  throw new DroverError("forbidden", "The token reaches several projects. Choose one with ?project=.");
 }
 
 /** Refuses tokens that are bound to projects. */
@@ -107,12 +117,14 @@ export async function authorize(
     return { caller: null, project: null };
   const { authorization } = request.headers;
   const secret = bearerSecret(typeof authorization === "string" ? authorization : undefined);
-  const asked = access === "project" ? askedProject(request.query) : null;
+  const narrows = access === "project" || access === "token";
+  const asked = narrows ? askedProject(request.query) : null;
   const identity = await authenticate(secret, asked);
   if (identity === null) throw unauthenticated("The token is not known, was revoked or has expired.");
   const { caller } = identity;
   if (access === "installation" || access === "loopback") requireInstallation(caller);
-  return { caller, project: access === "project" ? requireProject(identity, asked) : null };
+  const selects = access === "project" || asked !== null;
+  return { caller, project: selects ? requireProject(identity, asked) : null };
 }
 
 /** A proxy on this machine speaks for others, and says so. */

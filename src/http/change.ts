@@ -17,7 +17,7 @@ export interface OperationAnswers {
   read(id: OperationId): Promise<unknown>;
   /** Resolves when the operation has ended, the time is over or the signal aborts; never rejects for these. */
   waitForEnd(id: OperationId, timeoutSeconds: number, signal: AbortSignal): Promise<void>;
-  /** Called after a commit that queued an operation, so that a runner claims it at once. */
+  /** Called after the commit of every change: a runner claims what was queued, the sequencer numbers events. */
   wake(): void;
 }
 
@@ -78,8 +78,8 @@ export async function runChange(
 ): Promise<Outgoing> {
   const { answer, replayed } = await deps.database.transaction((tx) => commit(deps, request, work, tx));
   const headers = replayed ? { ...answer.headers, "idempotency-replayed": "true" } : answer.headers;
-  if (answer.operationId === null) return { status: answer.status, headers, body: answer.body };
   if (!replayed) deps.operations.wake();
+  if (answer.operationId === null) return { status: answer.status, headers, body: answer.body };
   return withOperation(deps, request, { ...answer, headers }, answer.operationId);
 }
 

@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DroverError } from "../lib/errors.ts";
-import { clampedQueryInteger } from "./schemas.ts";
+import { isUuid } from "../lib/ids.ts";
+import { clampedQueryInteger, Timestamp } from "./schemas.ts";
 
 /**
  * Keyset pages. A page token says where the last page ended: the values of the ordering columns of its last row.
@@ -157,4 +158,14 @@ export function toPage<Row, Item>(
   const last = shown.at(-1);
   if (rows.length <= request.pageSize || last === undefined) return { items };
   return { items, nextPageToken: encodePageToken(binding, keyOf(last)) };
+}
+
+/** Refuses a page token that was made up: its key must be a time and an id before a database is asked with it. */
+export function requireTimeKey(window: PageWindow): PageWindow {
+  const { after } = window;
+  if (after === null) return window;
+  const time = Timestamp.safeParse(after.value);
+  if (!time.success || Number.isNaN(Date.parse(time.data)) || !isUuid(after.id))
+    throw wrongToken("is not one of ours");
+  return window;
 }

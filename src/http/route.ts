@@ -74,7 +74,11 @@ export type PathParams<Path extends string> = Path extends `${string}:${infer Na
     : unknown;
 
 type CallerOf<A extends Access> = A extends "public" ? null : A extends "loopback" ? Caller | null : Caller;
-type ProjectOf<A extends Access> = A extends "project" ? ProjectRef : null;
+type ProjectOf<A extends Access> = A extends "project"
+  ? ProjectRef
+  : A extends "token"
+    ? ProjectRef | null
+    : null;
 
 /** A request, checked. */
 export interface Call<A extends Access, Path extends string, Query extends Shape, Body> {

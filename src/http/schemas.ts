@@ -100,11 +100,21 @@ export function clampedQueryInteger(options: {
     .transform((value) => clamp(value ?? options.default));
 }
 
+const MAX_LIST_VALUES = 20;
+
 /** `true` or `false` in a query. */
 export const QueryBoolean = z.preprocess(
   (value) => (value === "true" ? true : value === "false" ? false : value),
   z.boolean(),
 );
+
+/** Several values of one filter: the parameter repeated, or separated by commas. */
+export function queryList<Item extends z.ZodType>(item: Item) {
+  return z.preprocess(
+    (value) => (typeof value === "string" ? value.split(",") : value),
+    z.array(item).min(1).max(MAX_LIST_VALUES),
+  );
+}
 
 /** Seconds that `?wait=` holds an answer; 0 does not wait. */
 export const MAX_WAIT_SECONDS = 60;

@@ -68,6 +68,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   installCompilers(app);
   installBodies(app, options.bodyLimits ?? JSON_BODY_LIMITS);
   installHeaders(app);
+  installDrain(app);
   installRequestLog(app);
   return app;
 }
@@ -105,6 +106,19 @@ function installHeaders(app: FastifyInstance): void {
       "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     });
     done();
+  });
+}
+
+/** While we drain, a client must take its next request elsewhere: else its idle connection would hold us up. */
+function installDrain(app: FastifyInstance): void {
+  let closing = false;
+  app.addHook("preClose", (done) => {
+    closing = true;
+    done();
+  });
+  app.addHook("onSend", (_request, reply, payload, done) => {
+    if (closing) reply.header("connection", "close");
+    done(null, payload);
   });
 }
 

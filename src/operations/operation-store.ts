@@ -15,6 +15,8 @@ export interface OperationFilter {
   readonly kinds?: readonly string[];
   /** The id of anything that it works on. */
   readonly targetId?: string;
+  /** Name of a host that it touches. */
+  readonly host?: string;
   /** Created at or after. */
   readonly since?: Date;
 }
@@ -53,7 +55,7 @@ export function operationPageKey(view: OperationView): { readonly value: string;
   return { value: view.createdAt, id: view.id };
 }
 
-function matching({ projectId, states, kinds, targetId, since }: OperationFilter): Prisma.Sql {
+function matching({ projectId, states, kinds, targetId, host, since }: OperationFilter): Prisma.Sql {
   const parts = [Prisma.sql`true`];
   if (projectId !== undefined && projectId !== null)
     parts.push(Prisma.sql`o.project_id = ${projectId}::uuid`);
@@ -64,6 +66,7 @@ function matching({ projectId, states, kinds, targetId, since }: OperationFilter
     parts.push(
       Prisma.sql`o.id IN (SELECT t.operation_id FROM operation_subject t WHERE t.subject_id = ${targetId}::uuid)`,
     );
+  if (host !== undefined) parts.push(Prisma.sql`o.hosts @> ${JSON.stringify([host])}::jsonb`);
   if (since !== undefined) parts.push(Prisma.sql`o.created_at >= ${since.toISOString()}::timestamptz`);
   return Prisma.join(parts, " AND ");
 }

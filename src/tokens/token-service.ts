@@ -19,6 +19,7 @@ import {
   revokeToken,
   secretIsKnown,
   type TokenRow,
+  tokenWorks,
   touchToken,
 } from "./token-store.ts";
 
@@ -128,6 +129,11 @@ export function createAuthenticate(db: Db, clock: Clock): Authenticate {
     const selected: ProjectRef | null = token.project;
     return { caller: { tokenId: token.id, tokenName: token.name, projectIds }, project: selected };
   };
+}
+
+/** Says whether a token still works, for streams that outlive its request. */
+export function createTokenWorks(db: Db, clock: Clock): (id: TokenId) => Promise<boolean> {
+  return (id) => tokenWorks(db, id, clock.now());
 }
 
 const ADMIN = "admin";

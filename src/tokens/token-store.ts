@@ -81,6 +81,12 @@ export async function lockTokensThatReachAll(tx: Tx, now: Date): Promise<TokenId
   return rows.map((row) => asId<TokenId>(row.id));
 }
 
+/** True while a token is neither revoked nor expired. */
+export async function tokenWorks(db: Db, id: TokenId, now: Date): Promise<boolean> {
+  const alive = { revokedAt: null, OR: [{ expiresAt: null }, { expiresAt: { gt: now } }] };
+  return (await db.apiToken.count({ where: { id, ...alive } })) > 0;
+}
+
 /** False when it was revoked already. */
 export async function revokeToken(tx: Tx, id: TokenId, now: Date): Promise<boolean> {
   const { count } = await tx.apiToken.updateMany({

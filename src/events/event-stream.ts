@@ -1,0 +1,52 @@
+import { eventView } from "./event-schemas.ts";
+import type { EventRecord } from "./event-store.ts";
+
+export interface EventStreamOptions {
+  /** Longest silence; then a comment shows both sides that the connection lives. */
+  readonly heartbeatSeconds: number;
+  /** Asked before each portion and each comment; false ends the stream. */
+  readonly mayGoOn: () => Promise<boolean>;
+}
+
+/** Writes events as text/event-stream until `portions` ends or the reader may not go on. */
+export async function* eventStream(
+  portions: AsyncGenerator<readonly EventRecord[], void>,
+  { heartbeatSeconds, mayGoOn }: EventStreamOptions,
+): AsyncGenerator<string, void> {
+  // Sends the headers, so that the client knows that it is connected.
+  yield ": connected\n\n";
+  let next = portions.next();
+  try {
+    for (;;) {
+      const portion = await orSilence(next, heartbeatSeconds);
+      if (portion?.done === true || !(await mayGoOn())) return;
+      if (portion === null) {
+        yield ": heartbeat\n\n";
+        continue;
+      }
+      yield portion.value.map(writeEvent).join("");
+      next = portions.next();
+    }
+  } finally {
+    // Not awaited: it ends when the connection has closed, which comes after this stream's own end.
+    void portions.return();
+  }
+}
+
+/** What comes next, or null when nothing came for so long. */
+async function orSilence<T>(next: Promise<T>, seconds: number): Promise<T | null> {
+  const { promise: silence, resolve } = Promise.withResolvers<null>();
+  const timer = setTimeout(() => {
+    resolve(null);
+  }, seconds * 1000);
+  try {
+    return await Promise.race([next, silence]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** One event; JSON has no line breaks of its own, so it is one line of data. */
+function writeEvent(event: EventRecord): string {
+  return `id: ${event.seq}\nevent: ${event.type}\ndata: ${JSON.stringify(eventView(event))}\n\n`;
+}
