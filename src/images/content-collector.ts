@@ -8,7 +8,7 @@ export interface ContentCollector {
    * Looks whether the content is still wanted, and removes it if not. May be called inside the transaction that ends
    * its use, provided that this holds the content's lock: the look then waits for the end of the transaction.
    */
-  collect(sha256: string): void;
+  readonly collect: (sha256: string) => void;
   /** Sweeps now, then at a steady pace; a sweep that fails is logged and tried again at the next turn. */
   start(): void;
   /** Ends the sweeps and waits for what is under way. */

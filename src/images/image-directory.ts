@@ -89,12 +89,12 @@ function explainRefusal(directory: string, owner: string | null, installationId:
   );
 }
 
-/** Names in a directory; none where it does not exist. */
+/** Names in a directory; none where it does not exist, or is none. */
 export async function list(directory: string): Promise<readonly string[]> {
   try {
     return await readdir(directory);
   } catch (error) {
-    if (isMissing(error)) return [];
+    if (isMissing(error) || errorCode(error) === "ENOTDIR") return [];
     throw error;
   }
 }

@@ -149,6 +149,7 @@ async function abandoned(incoming: string, olderThanSeconds: number): Promise<re
     const found: string[] = [];
     for (const name of await list(incoming)) {
       const file = path.join(incoming, name);
+      if (file === probe) continue;
       const modified = await modifiedMs(file);
       if (modified !== null && now - modified > olderThanSeconds * 1000) found.push(file);
     }

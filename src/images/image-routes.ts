@@ -64,7 +64,7 @@ export function registerImageRoutes(api: Api, deps: ImageRouteDeps): void {
       try {
         return await receiveUpload(deps, call, exchange);
       } catch (error) {
-        drainUpload(exchange.upload);
+        await endRefusedUpload(exchange);
         throw error;
       }
     },
@@ -95,6 +95,16 @@ async function receiveUpload(deps: ImageRouteDeps, call: UploadCall, exchange: E
       };
     }),
   );
+}
+
+/** Answers at once where the connection stays; a client that closes it must be done with sending first. */
+async function endRefusedUpload({ headers, upload }: Exchange): Promise<void> {
+  const drained = drainUpload(upload);
+  if (/\bclose\b/i.test(String(headers["connection"] ?? ""))) await drained;
+  else
+    void drained.then((ended) => {
+      if (!ended) upload.destroy();
+    });
 }
 
 /** A path names what is there, so elsewhere a wrong name is a 404; here it names what is to be. */

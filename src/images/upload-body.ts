@@ -17,10 +17,15 @@ export interface UploadOptions {
  */
 export async function* readUpload(upload: Readable, options: UploadOptions): AsyncGenerator<Uint8Array> {
   const parts = upload.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
-  for (;;) {
-    const part = await nextPart(parts, upload, options);
-    if (part.done === true) return;
-    yield part.value as Uint8Array;
+  try {
+    for (;;) {
+      const part = await nextPart(parts, upload, options);
+      if (part.done === true) return;
+      yield part.value as Uint8Array;
+    }
+  } finally {
+    // Lets go of the stream, so that it can be drained. Not awaited: it would wait for a part that never comes.
+    void parts.return?.();
   }
 }
 
@@ -61,32 +66,39 @@ async function nextPart(
   });
 }
 
-/** How much, and how long, is read of a body that was refused: a client that sends and only then reads gets its answer. */
+// Bounds of what is read of a refused body, for a client that sends all before it reads.
 const DRAIN_BYTES = 64 * 1024 * 1024;
 const DRAIN_MS = 10_000;
+const DRAIN_IDLE_MS = 1_000;
 
 /**
- * Throws away what is left of a refused body, within bounds; beyond them the connection is cut. Closing it at once
- * would reset it, and the client would lose the answer that says why.
+ * Throws away what is left of a refused body. Closing the connection while there is something unread resets it, and
+ * the client loses the answer that says why. Where the connection stays open, the answer need not wait for this.
+ * Resolves when the body has ended, or with false when it goes beyond the bounds. Never rejects.
  */
-export function drainUpload(upload: Readable): void {
-  if (upload.readableEnded || upload.destroyed) return;
-  let left = DRAIN_BYTES;
-  const cut = () => {
-    upload.destroy();
-  };
-  const timer = setTimeout(cut, DRAIN_MS);
-  timer.unref();
-  upload.on("data", (chunk: Uint8Array) => {
-    left -= chunk.length;
-    if (left < 0) cut();
+export async function drainUpload(upload: Readable): Promise<boolean> {
+  if (upload.readableEnded || upload.destroyed) return true;
+  return await new Promise((resolve) => {
+    let left = DRAIN_BYTES;
+    const settle = (ended: boolean) => {
+      clearTimeout(whole);
+      clearTimeout(idle);
+      resolve(ended);
+    };
+    const whole = setTimeout(settle, DRAIN_MS, false);
+    const idle = setTimeout(settle, DRAIN_IDLE_MS, false);
+    upload.on("data", (chunk: Uint8Array) => {
+      left -= chunk.length;
+      if (left < 0) settle(false);
+      else idle.refresh();
+    });
+    for (const event of ["end", "close", "error"]) {
+      upload.once(event, () => {
+        settle(true);
+      });
+    }
+    upload.resume();
   });
-  // Without a listener the end of the connection would be an error that nobody caught.
-  upload.on("error", cut);
-  upload.once("close", () => {
-    clearTimeout(timer);
-  });
-  upload.resume();
 }
 
 function brokenOff(cause?: unknown): DroverError {

@@ -155,7 +155,9 @@ describe("an import", () => {
     const bytes = rawDisk(200);
     handlers.set("/endless", (_request, response) => {
       response.write(bytes);
-      response.on("close", () => closed.resolve(undefined));
+      response.on("close", () => {
+        closed.resolve(undefined);
+      });
     });
     const before = await api.store.allFiles();
     const answer = await importImage("doomed", { url: `${origin}/endless` }, {}, "wait=0");

@@ -291,7 +291,11 @@ describe("a refused upload leaves nothing", () => {
       "Connection: close",
     ]);
     socket.pause();
-    await new Promise<void>((resolve) => socket.write(bytes, () => resolve()));
+    await new Promise<void>((resolve) =>
+      socket.write(bytes, () => {
+        resolve();
+      }),
+    );
     socket.resume();
     expect(await answer).toMatch(/^HTTP\/1.1 422 [\s\S]*VMDK/);
     await expectNothingOf("refused", before);
