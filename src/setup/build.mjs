@@ -4,19 +4,14 @@ import { join } from "node:path";
 import { ensureInstalled } from "./install.mjs";
 import { logLine, withProgress } from "./progress.mjs";
 import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
-import { ProgramError, run } from "./run-program.mjs";
+import { run } from "./run-program.mjs";
+import { runScript } from "./run-script.mjs";
 
-await ensureInstalled();
-rmSync(join(PROJECT_DIR, "dist"), { recursive: true, force: true });
-try {
-  await withProgress(logLine, "compiling to dist", () =>
-    run(projectProgram("tsc"), ["-p", ".config/tsconfig.build.json"], {
-      cwd: PROJECT_DIR,
-      env: projectEnvironment(),
-    }),
-  );
-} catch (error) {
-  if (!(error instanceof ProgramError)) throw error;
-  process.stderr.write(`${error.message}\n`);
-  process.exitCode = 1;
-}
+await runScript(async () => {
+  await ensureInstalled();
+  rmSync(join(PROJECT_DIR, "dist"), { recursive: true, force: true });
+  const options = { cwd: PROJECT_DIR, env: projectEnvironment() };
+  const compile = () => run(projectProgram("tsc"), ["-p", ".config/tsconfig.build.json"], options);
+  await withProgress(logLine, "compiling to dist", compile);
+  return 0;
+});

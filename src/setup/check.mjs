@@ -3,6 +3,7 @@ import { ensureInstalled } from "./install.mjs";
 import { logLine, withProgress } from "./progress.mjs";
 import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
 import { runToEnd } from "./run-program.mjs";
+import { runScript } from "./run-script.mjs";
 
 /** @typedef {{ name: string, program: string, args: readonly string[] }} Check */
 /** @typedef {{ name: string, passed: boolean, seconds: number, output: string }} Result */
@@ -65,7 +66,9 @@ function report(results) {
   }
 }
 
-await ensureInstalled();
-const results = await runAll();
-report(results);
-process.exitCode = results.every(({ passed }) => passed) ? 0 : 1;
+await runScript(async () => {
+  await ensureInstalled();
+  const results = await runAll();
+  report(results);
+  return results.every(({ passed }) => passed) ? 0 : 1;
+});

@@ -36,11 +36,13 @@ function lockfileDigest() {
   return files.reduce((hash, file) => hash.update(file).update("\0"), createHash("sha256")).digest("hex");
 }
 
-/** From nothing exactly what the lockfile says; into an existing tree only what it lacks, since it may be in use. */
+/**
+ * Installs what the lockfile says, and leaves it as it is. Not `npm ci`: that refuses a lockfile without the packages made
+ * for other platforms, which it lacks when it was written where those were out of reach, and it empties a tree in use.
+ */
 async function installPackages() {
   // Development packages build the database client, and the optional ones hold Node and Postgres.
-  const all = ["--include=dev", "--include=optional"];
-  const args = existsSync(MODULES) ? ["install", "--no-save", ...all] : ["ci", ...all];
+  const args = ["install", "--no-save", "--include=dev", "--include=optional"];
   await run("npm", args, { cwd: PROJECT_DIR });
 }
 

@@ -3,7 +3,10 @@ import { join } from "node:path";
 import { ensureInstalled } from "./install.mjs";
 import { PROJECT_DIR, pinnedNode, projectEnvironment } from "./project.mjs";
 import { runVisibly } from "./run-program.mjs";
+import { runScript } from "./run-script.mjs";
 
-await ensureInstalled();
-const args = [join(PROJECT_DIR, "src/main.ts"), ...process.argv.slice(2)];
-process.exitCode = await runVisibly(pinnedNode(), args, { env: projectEnvironment() });
+await runScript(async () => {
+  await ensureInstalled();
+  const args = [join(PROJECT_DIR, "src/main.ts"), ...process.argv.slice(2)];
+  return runVisibly(pinnedNode(), args, { env: projectEnvironment() });
+});

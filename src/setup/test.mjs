@@ -13,6 +13,7 @@ import { rootAccess } from "./privileges.mjs";
 import { logLine, withProgress } from "./progress.mjs";
 import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
 import { runVisibly } from "./run-program.mjs";
+import { runScript } from "./run-script.mjs";
 
 const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
 // These start hypervisors; what is left is test/unit, test/db and test/api.
@@ -76,6 +77,6 @@ function runVitest(prefix, args) {
 }
 
 const args = process.argv.slice(2);
-process.exitCode = args.includes("--nosudo")
-  ? await testWithoutRoot(args.filter((arg) => arg !== "--nosudo"))
-  : await testAll(args);
+await runScript(() =>
+  args.includes("--nosudo") ? testWithoutRoot(args.filter((arg) => arg !== "--nosudo")) : testAll(args),
+);

@@ -8,6 +8,9 @@ import { startGuest, waitForSerial } from "../rigs/kvm/guest.ts";
 import { type KvmHost, type KvmHostOptions, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import { sweepStaleRigs } from "../rigs/kvm/rig-dirs.ts";
 
+// Two boots without acceleration, on a machine that is busy with other tests.
+const BOOTS = { timeout: 300_000 };
+
 const hosts: KvmHost[] = [];
 
 async function start(options?: KvmHostOptions): Promise<KvmHost> {
@@ -134,7 +137,7 @@ describe("an emulated KVM host", () => {
     expect(overSsh).toBe(host.name);
   });
 
-  it.each(["kernel", "disk"] as const)("boots the small guest from its %s", async (boot) => {
+  it.each(["kernel", "disk"] as const)("boots the small guest from its %s", BOOTS, async (boot) => {
     const host = await start();
     await startGuest(host, "tiny", boot);
     const [, first] = await waitForSerial(host, "tiny", /DROVER-GUEST-UP boot=([0-9a-f-]{36})\r?\n/);
@@ -154,7 +157,7 @@ describe("an emulated KVM host", () => {
     expect(await host.virsh(["domstate", "tiny"])).toBe("shut off");
   });
 
-  it("runs beside others and leaves nothing behind", async () => {
+  it("runs beside others and leaves nothing behind", BOOTS, async () => {
     const links = readdirSync("/sys/class/net");
     const [one, other] = await Promise.all([start(), start({ tcp: true })]);
     expect(await one.virsh(["hostname"])).not.toBe(await other.virsh(["hostname"]));

@@ -10,6 +10,9 @@ import { findDaemon } from "../../src/setup/private-libvirt/private-libvirt.mjs"
 import { isAlive, type ProcessIdentity, waitUntil } from "../../src/setup/processes.mjs";
 import { type GuestHost, startGuest, waitForSerial } from "../rigs/kvm/guest.ts";
 
+// A boot without acceleration, on a machine that is busy with other tests.
+const BOOTS = { timeout: 300_000 };
+
 const COMMAND = fileURLToPath(new URL("../../src/setup/private-libvirt/command.mjs", import.meta.url));
 
 // Stands for the machine's network: an own one, so that no bridge appears in the real one.
@@ -59,7 +62,7 @@ afterAll(async () => {
 });
 
 describe("a private libvirtd in the machine's network", () => {
-  it("starts with a pool and a NAT network in which guests get addresses", async () => {
+  it("starts with a pool and a NAT network in which guests get addresses", BOOTS, async () => {
     expect(await start()).toEqual({ adopted: false });
     expect(await host.virsh(["pool-list", "--name"])).toContain("default");
     expect(await host.virsh(["net-list", "--name"])).toContain("default");
