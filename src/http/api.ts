@@ -103,7 +103,7 @@ export function createApi(
         ...route,
         body: null,
         upload: route.upload ?? null,
-        idempotent: route.method === "POST",
+        idempotent: route.upload !== undefined,
       };
       add(facts, (call, request) => handle(call, exchangeOf(deps, call, request)));
     },
