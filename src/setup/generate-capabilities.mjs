@@ -1,5 +1,6 @@
 // Makes docs/capabilities.md of what the contract suite wrote to test/contract/results: see generate.mjs.
 import { readdirSync, readFileSync } from "node:fs";
+import { parseJson } from "./parse-json.mjs";
 
 const RESULTS_DIR = new URL("../../test/contract/results/", import.meta.url);
 
@@ -84,5 +85,7 @@ export function readContractRuns() {
   const files = readdirSync(RESULTS_DIR)
     .filter((file) => file.endsWith(".json"))
     .sort();
-  return files.map((file) => JSON.parse(readFileSync(new URL(file, RESULTS_DIR), "utf8")));
+  return files.map(
+    (file) => /** @type {Run} */ (parseJson(readFileSync(new URL(file, RESULTS_DIR), "utf8"))),
+  );
 }

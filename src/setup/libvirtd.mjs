@@ -13,14 +13,15 @@ const COMMAND = fileURLToPath(new URL("private-libvirt/command.mjs", import.meta
  * @typedef {object} MachineLibvirt
  * @property {string} uri for `POST /v1/hosts`
  * @property {boolean} isPrivate whether we started it, or adopted what an earlier run started
- * @property {readonly string[]} pools names of its running pools
+ * @property {readonly string[]} pools names of its running pools of directories
  * @property {readonly string[]} networks names of its running networks
  * @property {() => Promise<void>} stop stops a private one as a machine is powered off: guests are asked to shut down,
  *   then cut off; domains and volumes stay for the next run. Does nothing to the machine's own
  */
 
 /**
- * Finds or starts libvirtd. A private one outlives this process when that is killed, and is adopted by the next run.
+ * Finds or starts libvirtd. One that has nowhere to put volumes is no use and is not changed: a private one is started
+ * beside it, as where none runs. A private one outlives this process when that is killed, and is adopted by the next run.
  * @param {object} options
  * @param {string} options.dir where a private one keeps everything; a short path
  * @param {boolean} options.maskKvm whether a private one hides /dev/kvm, so that QEMU runs without acceleration
@@ -31,8 +32,12 @@ const COMMAND = fileURLToPath(new URL("private-libvirt/command.mjs", import.meta
 export async function ensureLibvirtd({ dir, maskKvm, log = logLine }) {
   const system = "qemu:///system";
   if (await libvirtAnswers(system)) {
-    log("using the libvirtd that runs on this machine, as it is");
-    return { uri: system, isPrivate: false, ...(await inventory(system)), stop: () => Promise.resolve() };
+    const found = await inventory(system);
+    if (found.pools.length > 0) {
+      log("using the libvirtd that runs on this machine, as it is");
+      return { uri: system, isPrivate: false, ...found, stop: () => Promise.resolve() };
+    }
+    log("the libvirtd that runs on this machine has no storage pool, and is left as it is");
   }
   const absolute = resolve(dir);
   const started = await startPrivate(absolute, maskKvm);
@@ -71,5 +76,8 @@ async function inventory(uri) {
   /** @param {readonly string[]} args */
   const names = async (args) =>
     (await run("virsh", ["-q", "-c", uri, ...args])).split(/\s*\n/).filter(Boolean);
-  return { pools: await names(["pool-list", "--name"]), networks: await names(["net-list", "--name"]) };
+  return {
+    pools: await names(["pool-list", "--type", "dir", "--name"]),
+    networks: await names(["net-list", "--name"]),
+  };
 }

@@ -8,9 +8,9 @@ export async function runScript(script) {
   try {
     process.exitCode = await script();
   } catch (error) {
-    for (let at = error; at !== undefined; at = at instanceof Error ? at.cause : undefined) {
-      logLine(at instanceof Error ? at.message : String(at));
-    }
+    let at = error;
+    for (; at instanceof Error; at = at.cause) logLine(at.message);
+    if (at !== undefined) logLine(JSON.stringify(at));
     process.exitCode = 1;
   }
 }

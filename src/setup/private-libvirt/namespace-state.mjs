@@ -1,4 +1,5 @@
 // Reads what was written about a namespace, to adopt it. Pure.
+import { parseJson } from "../parse-json.mjs";
 
 /**
  * @param {string} text JSON of a Namespace
@@ -15,7 +16,7 @@ export function readNamespace(text) {
  */
 function parse(text) {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch {
     return undefined;
   }
