@@ -28,7 +28,7 @@ export function hostConnection({ main, open, target, driverType }: ConnectionPar
   const lanes = new Lanes(main, open);
   const cache = new DomainFactCache(systemClock);
   const platform = rememberPlatform((call) => readPlatform(lanes, driverType, target.accelerator, call));
-  const host: HostContext = { lanes, cache, target, driverType, platform: platform.get };
+  const host: HostContext = { calls: lanes, cache, target, driverType, platform: platform.get };
   main.onEvent((event) => {
     if (changesDefinition(event)) cache.drop(event.domain.uuid);
   });

@@ -11,7 +11,7 @@ import { consoleLogPartNames, type LogPart, type LogRange, tailRanges } from "./
 import { findOwnDomain } from "./domain-lookup.ts";
 import { isNotFound } from "./errors.ts";
 import type { HostContext } from "./host-context.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { findPool, refreshPool, volumeIn } from "./pool-lookup.ts";
 
 /** virStorageVolInfoFlags: the file's own size, whatever a guest made its first bytes look like. */
@@ -26,13 +26,13 @@ export function consoleLogAbility(host: HostContext): ConsoleLogAbility {
   const lastSizes = new Map<string, number>();
   return {
     readConsoleLog: async ({ uuid, pool: poolName }, maxBytes, call) => {
-      const pool = await findPool(host.lanes, poolName, call);
-      const known = await findParts(host.lanes, pool, uuid, maxBytes, call);
+      const pool = await findPool(host.calls, poolName, call);
+      const known = await findParts(host.calls, pool, uuid, maxBytes, call);
       const parts = isComplete(known, maxBytes, lastSizes.get(uuid))
         ? known
-        : await findPartsAnew(host.lanes, pool, uuid, maxBytes, call);
+        : await findPartsAnew(host.calls, pool, uuid, maxBytes, call);
       lastSizes.set(uuid, parts[0]?.sizeBytes ?? 0);
-      return await readRanges(host.lanes, tailRanges(parts, maxBytes), call);
+      return await readRanges(host.calls, tailRanges(parts, maxBytes), call);
     },
     deleteConsoleLog: async (domain, call) => {
       lastSizes.delete(domain.uuid);
@@ -51,19 +51,19 @@ function isComplete(known: readonly Part[], maxBytes: number, lastSize: number |
 }
 
 async function findPartsAnew(
-  lanes: Lanes,
+  calls: HostCalls,
   pool: Pool,
   uuid: string,
   maxBytes: number,
   call: Call,
 ): Promise<readonly Part[]> {
-  await refreshPool(lanes, pool, call);
-  return await findParts(lanes, pool, uuid, maxBytes, call);
+  await refreshPool(calls, pool, call);
+  return await findParts(calls, pool, uuid, maxBytes, call);
 }
 
 /** The parts that the pool knows, the newest first, as many as it takes to have `maxBytes`. */
 async function findParts(
-  lanes: Lanes,
+  calls: HostCalls,
   pool: Pool,
   uuid: string,
   maxBytes: number,
@@ -73,8 +73,8 @@ async function findParts(
   let total = 0;
   for (const name of consoleLogPartNames(uuid)) {
     if (total >= maxBytes) break;
-    const source = await volumeIn(lanes, pool, name, call);
-    const sizeBytes = source === null ? null : await physicalSize(lanes, source, call);
+    const source = await volumeIn(calls, pool, name, call);
+    const sizeBytes = source === null ? null : await physicalSize(calls, source, call);
     if (source === null || sizeBytes === null) break;
     parts.push({ source, sizeBytes });
     total += sizeBytes;
@@ -83,9 +83,9 @@ async function findParts(
 }
 
 /** Null when the file is gone, though the pool still knows it. */
-async function physicalSize(lanes: Lanes, volume: Volume, call: Call): Promise<number | null> {
+async function physicalSize(calls: HostCalls, volume: Volume, call: Call): Promise<number | null> {
   try {
-    const info = await lanes.read(storageVolGetInfoFlags, { volume, flags: PHYSICAL_SIZE }, call);
+    const info = await calls.read(storageVolGetInfoFlags, { volume, flags: PHYSICAL_SIZE }, call);
     return Number(info.allocation);
   } catch (error) {
     if (isNotFound(error)) return null;
@@ -94,13 +94,13 @@ async function physicalSize(lanes: Lanes, volume: Volume, call: Call): Promise<n
 }
 
 async function readRanges(
-  lanes: Lanes,
+  calls: HostCalls,
   ranges: readonly LogRange<Volume>[],
   call: Call,
 ): Promise<Uint8Array> {
   const { signal, timeoutMs } = call;
   if (ranges.length === 0) return new Uint8Array(0);
-  return await lanes.stream(call, async (connection) => {
+  return await calls.stream(call, async (connection) => {
     const pieces: Uint8Array[] = [];
     for (const { source: volume, offset, length } of ranges) {
       const range = { volume, offset: BigInt(offset), length: BigInt(length), flags: 0 };
@@ -117,12 +117,12 @@ async function deleteParts(
   call: Call,
 ): Promise<void> {
   await unlessNotFound(() => findOwnDomain(host, uuid, host.target.installationId, call));
-  const pool = await findPool(host.lanes, poolName, call);
-  await refreshPool(host.lanes, pool, call);
+  const pool = await findPool(host.calls, poolName, call);
+  await refreshPool(host.calls, pool, call);
   for (const name of consoleLogPartNames(uuid)) {
-    const volume = await volumeIn(host.lanes, pool, name, call);
+    const volume = await volumeIn(host.calls, pool, name, call);
     if (volume === null) return;
-    await unlessNotFound(() => host.lanes.change(storageVolDelete, { volume, flags: 0 }, call));
+    await unlessNotFound(() => host.calls.change(storageVolDelete, { volume, flags: 0 }, call));
   }
 }
 

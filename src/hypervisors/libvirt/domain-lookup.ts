@@ -10,32 +10,32 @@ import {
 import { type Call, HypervisorError, type ObservedDomain } from "../hypervisor.ts";
 import type { DomainFactCache } from "./domain-fact-cache.ts";
 import { isNotFound } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { type DomainFacts, parseDomain } from "./parse-domain.ts";
 import { type DomainState, isActive, powerOf } from "./power.ts";
 
 /** What is needed to look at domains. */
 export interface DomainReader {
-  readonly lanes: Lanes;
+  readonly calls: HostCalls;
   readonly cache: DomainFactCache;
 }
 
 /** Null when the host says that there is none of this UUID. */
-export async function findDomain(lanes: Lanes, uuid: string, call: Call): Promise<Domain | null> {
-  const found = await orNull(lanes.read(domainLookupByUuid, { uuid }, call));
+export async function findDomain(calls: HostCalls, uuid: string, call: Call): Promise<Domain | null> {
+  const found = await orNull(calls.read(domainLookupByUuid, { uuid }, call));
   return found?.domain ?? null;
 }
 
 /** Reads a domain's definition, as it is now. */
 export function readFacts(reader: DomainReader, domain: Domain, call: Call): Promise<DomainFacts> {
   return reader.cache.refresh(domain.uuid, async () => {
-    const { xml } = await reader.lanes.read(domainGetXmlDesc, { domain, flags: 0 }, call);
+    const { xml } = await reader.calls.read(domainGetXmlDesc, { domain, flags: 0 }, call);
     return parseDomain(xml);
   });
 }
 
-export function readState(lanes: Lanes, domain: Domain, call: Call): Promise<DomainState> {
-  return lanes.read(domainGetState, { domain, flags: 0 }, call);
+export function readState(calls: HostCalls, domain: Domain, call: Call): Promise<DomainState> {
+  return calls.read(domainGetState, { domain, flags: 0 }, call);
 }
 
 /** One domain with all that is told of it, or null when it is gone, be it half way. */
@@ -44,18 +44,18 @@ export async function observe(
   uuid: string,
   call: Call,
 ): Promise<ObservedDomain | null> {
-  const { lanes } = reader;
-  const domain = await findDomain(lanes, uuid, call);
+  const { calls } = reader;
+  const domain = await findDomain(calls, uuid, call);
   if (domain === null) return null;
   return await orNull(observeFound(reader, domain, call));
 }
 
 async function observeFound(reader: DomainReader, domain: Domain, call: Call): Promise<ObservedDomain> {
   const [state, facts, saved, autostart] = await Promise.all([
-    readState(reader.lanes, domain, call),
+    readState(reader.calls, domain, call),
     readFacts(reader, domain, call),
-    hasManagedSave(reader.lanes, domain, call),
-    isAutostarted(reader.lanes, domain, call),
+    hasManagedSave(reader.calls, domain, call),
+    isAutostarted(reader.calls, domain, call),
   ]);
   return observed(domain, state, facts, { saved, autostart });
 }
@@ -71,15 +71,15 @@ export function observed(
   return { uuid, name, power, reason, autostart, ...facts };
 }
 
-async function hasManagedSave(lanes: Lanes, domain: Domain, call: Call): Promise<boolean> {
-  const { result } = await lanes.read(domainHasManagedSaveImage, { domain, flags: 0 }, call);
+async function hasManagedSave(calls: HostCalls, domain: Domain, call: Call): Promise<boolean> {
+  const { result } = await calls.read(domainHasManagedSaveImage, { domain, flags: 0 }, call);
   return result === 1;
 }
 
 /** A transient domain has no such setting, and says so as an invalid operation. */
-async function isAutostarted(lanes: Lanes, domain: Domain, call: Call): Promise<boolean> {
+async function isAutostarted(calls: HostCalls, domain: Domain, call: Call): Promise<boolean> {
   try {
-    return (await lanes.read(domainGetAutostart, { domain }, call)).autostart;
+    return (await calls.read(domainGetAutostart, { domain }, call)).autostart;
   } catch (error) {
     if (error instanceof HypervisorError && error.reason === "invalid-state") return false;
     throw error;
@@ -103,10 +103,10 @@ export async function findOwnDomain(
   installationId: InstallationId,
   call: Call,
 ): Promise<OwnDomain> {
-  const domain = await findDomain(reader.lanes, uuid, call);
+  const domain = await findDomain(reader.calls, uuid, call);
   if (domain === null) throw new HypervisorError("not-found", `the host has no domain ${uuid}`);
   const [state, facts] = await Promise.all([
-    readState(reader.lanes, domain, call),
+    readState(reader.calls, domain, call),
     readFacts(reader, domain, call),
   ]);
   requireOwn(domain, facts, installationId);

@@ -1,6 +1,6 @@
-import { create } from "xmlbuilder2";
 import { type DomainDisk, type DomainNic, type DomainSpec, HypervisorError } from "../hypervisor.ts";
 import { MARK_ELEMENT, MARK_NAMESPACE } from "./ownership.ts";
+import { writeXml, XmlCharacterError, type XmlNode, xmlNode } from "./xml-writer.ts";
 
 /** What a guest's definition needs to know of its host. */
 export interface GuestPlatform {
@@ -31,9 +31,6 @@ export interface ResolvedPaths {
   readonly consoleLog: string;
 }
 
-/** An element's content as xmlbuilder2 takes it: attributes begin with `@`. */
-type Content = string | { readonly [name: string]: Content | readonly Content[] };
-
 /** Root ports left free, so that as many devices can be plugged in while the guest runs. */
 const SPARE_ROOT_PORTS = 6;
 /** virtio-serial, balloon and rng take one each, beside disks and network interfaces. */
@@ -42,129 +39,123 @@ const FIXED_PORTS = 3;
 const SERIAL_MAX_BYTES = 20;
 
 /**
- * Writes a domain's XML. Pure: the same spec gives the same document, save what libvirt fills in.
+ * Writes a domain's XML. Pure: the same spec gives the same document.
  * @throws HypervisorError `invalid-spec` for text that XML cannot hold, or a disk without a path
  */
 export function domainXml(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): string {
-  const mark = `drover:${MARK_ELEMENT}`;
-  const domain: Content = {
-    "@type": platform.domainType,
-    name: spec.name,
-    uuid: spec.uuid,
-    metadata: {
-      [mark]: {
-        "@xmlns:drover": MARK_NAMESPACE,
-        "@installation": spec.installationId,
-        "@id": spec.uuid,
-      },
-    },
-    memory: { "@unit": "MiB", "#": String(spec.memoryMib) },
-    currentMemory: { "@unit": "MiB", "#": String(spec.memoryMib) },
-    vcpu: { "@placement": "static", "#": String(spec.cpuCount) },
-    os: operatingSystem(spec, platform, paths),
-    features: { acpi: {}, apic: {} },
-    ...(platform.cpu === null ? {} : { cpu: cpu(platform.cpu) }),
-    clock: { "@offset": "utc" },
-    on_poweroff: "destroy",
-    on_reboot: "restart",
-    on_crash: "destroy",
-    devices: devices(spec, paths),
-  };
+  const memory = String(spec.memoryMib);
+  const domain = xmlNode("domain", { type: platform.domainType }, [
+    xmlNode("name", {}, spec.name),
+    xmlNode("uuid", {}, spec.uuid),
+    xmlNode("metadata", {}, [mark(spec)]),
+    xmlNode("memory", { unit: "MiB" }, memory),
+    xmlNode("currentMemory", { unit: "MiB" }, memory),
+    xmlNode("vcpu", { placement: "static" }, String(spec.cpuCount)),
+    operatingSystem(spec, platform, paths),
+    xmlNode("features", {}, [xmlNode("acpi"), xmlNode("apic")]),
+    ...(platform.cpu === null ? [] : [cpu(platform.cpu)]),
+    xmlNode("clock", { offset: "utc" }),
+    xmlNode("on_poweroff", {}, "destroy"),
+    xmlNode("on_reboot", {}, "restart"),
+    xmlNode("on_crash", {}, "destroy"),
+    xmlNode("devices", {}, devices(spec, paths)),
+  ]);
   try {
-    return create({ domain }).end({ headless: true, prettyPrint: true, wellFormed: true });
+    return writeXml(domain);
   } catch (cause) {
-    throw new HypervisorError(
-      "invalid-spec",
-      "the specification holds a character that libvirt's XML cannot carry",
-      {
-        cause,
-      },
-    );
+    if (!(cause instanceof XmlCharacterError)) throw cause;
+    throw new HypervisorError("invalid-spec", `the specification is refused: ${cause.message}`, { cause });
   }
 }
 
-function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): Content {
-  const type: Content = {
-    "@arch": platform.architecture,
-    ...(platform.machine === null ? {} : { "@machine": platform.machine }),
-    "#": "hvm",
-  };
-  if (spec.boot.kind === "firmware") return { type, boot: { "@dev": "hd" } };
-  if (paths.kernel === null) throw missingPath("kernel");
-  return {
-    type,
-    kernel: paths.kernel,
-    ...(paths.initrd === null ? {} : { initrd: paths.initrd }),
-    ...(spec.boot.commandLine === "" ? {} : { cmdline: spec.boot.commandLine }),
-  };
+function mark(spec: DomainSpec): XmlNode {
+  return xmlNode(`drover:${MARK_ELEMENT}`, {
+    "xmlns:drover": MARK_NAMESPACE,
+    installation: spec.installationId,
+    id: spec.uuid,
+  });
 }
 
-function cpu(choice: GuestCpu): Content {
+function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): XmlNode {
+  const machine = platform.machine === null ? {} : { machine: platform.machine };
+  const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
+  if (spec.boot.kind === "firmware") return xmlNode("os", {}, [type, xmlNode("boot", { dev: "hd" })]);
+  if (paths.kernel === null) throw missingPath("kernel");
+  const { commandLine } = spec.boot;
+  return xmlNode("os", {}, [
+    type,
+    xmlNode("kernel", {}, paths.kernel),
+    ...(paths.initrd === null ? [] : [xmlNode("initrd", {}, paths.initrd)]),
+    ...(commandLine === "" ? [] : [xmlNode("cmdline", {}, commandLine)]),
+  ]);
+}
+
+function cpu(choice: GuestCpu): XmlNode {
   switch (choice.mode) {
-    case "custom":
-      return {
-        "@mode": "custom",
-        "@match": "exact",
-        model: { "@fallback": "forbid", "#": choice.model },
-      };
+    case "custom": {
+      const model = xmlNode("model", { fallback: "forbid" }, choice.model);
+      return xmlNode("cpu", { mode: "custom", match: "exact" }, [model]);
+    }
     case "host-passthrough":
     case "maximum":
-      return { "@mode": choice.mode, "@check": "none", "@migratable": "on" };
+      return xmlNode("cpu", { mode: choice.mode, check: "none", migratable: "on" });
     case "host-model":
-      return { "@mode": choice.mode };
+      return xmlNode("cpu", { mode: choice.mode });
   }
 }
 
-function devices(spec: DomainSpec, paths: ResolvedPaths): Content {
+function devices(spec: DomainSpec, paths: ResolvedPaths): readonly XmlNode[] {
   const ports = spec.disks.length + spec.nics.length + FIXED_PORTS + SPARE_ROOT_PORTS;
-  return {
-    controller: [
-      // The guest gets no USB devices: without the controller it starts faster.
-      { "@type": "usb", "@model": "none" },
-      { "@type": "pci", "@index": "0", "@model": "pcie-root" },
-      ...Array.from({ length: ports }, (_, index) => ({
-        "@type": "pci",
-        "@index": String(index + 1),
-        "@model": "pcie-root-port",
-      })),
-    ],
-    disk: spec.disks.map((item, index) => disk(item, index, paths)),
-    interface: spec.nics.map(networkInterface),
-    serial: {
-      "@type": "pty",
-      log: { "@file": paths.consoleLog, "@append": "on" },
-      target: { "@port": "0" },
-    },
-    console: { "@type": "pty", target: { "@type": "serial", "@port": "0" } },
-    channel: { "@type": "unix", target: { "@type": "virtio", "@name": "org.qemu.guest_agent.0" } },
-    graphics: { "@type": "vnc", "@port": "-1", "@autoport": "yes", "@listen": "127.0.0.1" },
-    video: { model: { "@type": "vga", "@vram": "8192" } },
-    memballoon: { "@model": "virtio" },
-    rng: { "@model": "virtio", backend: { "@model": "random", "#": "/dev/urandom" } },
-    panic: { "@model": "isa" },
-  };
+  return [
+    // The guest gets no USB devices: without the controller it starts faster.
+    xmlNode("controller", { type: "usb", model: "none" }),
+    xmlNode("controller", { type: "pci", index: "0", model: "pcie-root" }),
+    ...Array.from({ length: ports }, (_, port) =>
+      xmlNode("controller", { type: "pci", index: String(port + 1), model: "pcie-root-port" }),
+    ),
+    ...spec.disks.map((item, index) => disk(item, index, paths)),
+    ...spec.nics.map(networkInterface),
+    ...consoles(paths),
+    xmlNode("graphics", { type: "vnc", port: "-1", autoport: "yes", listen: "127.0.0.1" }),
+    xmlNode("video", {}, [xmlNode("model", { type: "vga", vram: "8192" })]),
+    xmlNode("memballoon", { model: "virtio" }),
+    xmlNode("rng", { model: "virtio" }, [xmlNode("backend", { model: "random" }, "/dev/urandom")]),
+    xmlNode("panic", { model: "isa" }),
+  ];
 }
 
-function disk(item: DomainDisk, index: number, paths: ResolvedPaths): Content {
+/** The serial console with its log, and the channel to an agent in the guest. */
+function consoles(paths: ResolvedPaths): readonly XmlNode[] {
+  return [
+    xmlNode("serial", { type: "pty" }, [
+      xmlNode("log", { file: paths.consoleLog, append: "on" }),
+      xmlNode("target", { port: "0" }),
+    ]),
+    xmlNode("console", { type: "pty" }, [xmlNode("target", { type: "serial", port: "0" })]),
+    xmlNode("channel", { type: "unix" }, [
+      xmlNode("target", { type: "virtio", name: "org.qemu.guest_agent.0" }),
+    ]),
+  ];
+}
+
+function disk(item: DomainDisk, index: number, paths: ResolvedPaths): XmlNode {
   const source = paths.disks.get(item.name);
   if (source === undefined) throw missingPath(`disk '${item.name}'`);
-  return {
-    "@type": source.type,
-    "@device": "disk",
-    driver: { "@name": "qemu", "@type": item.format, "@discard": "unmap", "@error_policy": "stop" },
-    source: source.type === "file" ? { "@file": source.path } : { "@dev": source.path },
-    target: { "@dev": diskTarget(index), "@bus": "virtio" },
-    serial: diskSerial(item.name),
-  };
+  const place = source.type === "file" ? { file: source.path } : { dev: source.path };
+  return xmlNode("disk", { type: source.type, device: "disk" }, [
+    xmlNode("driver", { name: "qemu", type: item.format, discard: "unmap", error_policy: "stop" }),
+    xmlNode("source", place),
+    xmlNode("target", { dev: diskTarget(index), bus: "virtio" }),
+    xmlNode("serial", {}, diskSerial(item.name)),
+  ]);
 }
 
-function networkInterface(nic: DomainNic): Content {
-  return {
-    "@type": "network",
-    mac: { "@address": nic.macAddress },
-    source: { "@network": nic.network },
-    model: { "@type": "virtio" },
-  };
+function networkInterface(nic: DomainNic): XmlNode {
+  return xmlNode("interface", { type: "network" }, [
+    xmlNode("mac", { address: nic.macAddress }),
+    xmlNode("source", { network: nic.network }),
+    xmlNode("model", { type: "virtio" }),
+  ]);
 }
 
 /** `vda`, `vdb` … `vdz`, `vdaa` … by the disk's place in the list. */

@@ -41,10 +41,10 @@ const HAS_TPM_FLAG = 8_009_000;
 /** Defines a domain, or replaces our own definition of it. */
 export async function define(host: HostContext, spec: DomainSpec, call: Call): Promise<void> {
   const [existing, namesake, platform, paths] = await Promise.all([
-    findDomain(host.lanes, spec.uuid, call),
+    findDomain(host.calls, spec.uuid, call),
     findByName(host, spec.name, call),
     host.platform(call),
-    resolvePaths(host.lanes, spec, call),
+    resolvePaths(host.calls, spec, call),
   ]);
   if (existing !== null) {
     requireOwn(existing, await readFacts(host, existing, call), host.target.installationId);
@@ -56,13 +56,13 @@ export async function define(host: HostContext, spec: DomainSpec, call: Call): P
     );
   }
   const xml = domainXml(spec, platform, paths);
-  await host.lanes.change(domainDefineXmlFlags, { xml, flags: 0 }, call);
+  await host.calls.change(domainDefineXmlFlags, { xml, flags: 0 }, call);
   host.cache.drop(spec.uuid);
 }
 
 async function findByName(host: HostContext, name: string, call: Call): Promise<Domain | null> {
   try {
-    return (await host.lanes.read(domainLookupByName, { name }, call)).domain;
+    return (await host.calls.read(domainLookupByName, { name }, call)).domain;
   } catch (error) {
     if (isNotFound(error)) return null;
     throw error;
@@ -74,7 +74,7 @@ export async function start(host: HostContext, uuid: string, call: Call): Promis
   if (active) return;
   try {
     await changeUnless(host, domain, isActive, call, () =>
-      host.lanes.change(domainCreateWithFlags, { domain, flags: 0 }, call),
+      host.calls.change(domainCreateWithFlags, { domain, flags: 0 }, call),
     );
   } catch (error) {
     throw startFailure(error);
@@ -94,7 +94,7 @@ export async function requestShutdown(host: HostContext, uuid: string, call: Cal
   const { domain, active } = await own(host, uuid, call);
   if (!active) return;
   await changeUnless(host, domain, isInactive, call, () =>
-    host.lanes.change(domainShutdownFlags, { domain, flags: 0 }, call),
+    host.calls.change(domainShutdownFlags, { domain, flags: 0 }, call),
   );
 }
 
@@ -102,7 +102,7 @@ export async function forceOff(host: HostContext, uuid: string, call: Call): Pro
   const { domain, active } = await own(host, uuid, call);
   if (!active) return;
   await changeUnless(host, domain, isInactive, call, () =>
-    host.lanes.change(domainDestroyFlags, { domain, flags: 0 }, call),
+    host.calls.change(domainDestroyFlags, { domain, flags: 0 }, call),
   );
 }
 
@@ -112,7 +112,7 @@ export async function remove(host: HostContext, uuid: string, call: Call): Promi
   if (found.active) throw invalidState(found.domain, "is on; it must be off to be removed");
   const flags = await undefineFlags(host, call);
   try {
-    await host.lanes.change(domainUndefineFlags, { domain: found.domain, flags }, call);
+    await host.calls.change(domainUndefineFlags, { domain: found.domain, flags }, call);
   } catch (error) {
     if (!isNotFound(error)) throw error;
   }
@@ -123,26 +123,26 @@ export async function pause(host: HostContext, uuid: string, call: Call): Promis
   const { domain, state, active } = await own(host, uuid, call);
   if (!active) throw invalidState(domain, "is off and cannot be paused");
   if (isPaused(state)) return;
-  await changeUnless(host, domain, isPaused, call, () => host.lanes.change(domainSuspend, { domain }, call));
+  await changeUnless(host, domain, isPaused, call, () => host.calls.change(domainSuspend, { domain }, call));
 }
 
 export async function resume(host: HostContext, uuid: string, call: Call): Promise<void> {
   const { domain, state, active } = await own(host, uuid, call);
   if (!active) throw invalidState(domain, "is off and cannot be resumed");
   if (isRunning(state)) return;
-  await changeUnless(host, domain, isRunning, call, () => host.lanes.change(domainResume, { domain }, call));
+  await changeUnless(host, domain, isRunning, call, () => host.calls.change(domainResume, { domain }, call));
 }
 
 export async function reboot(host: HostContext, uuid: string, call: Call): Promise<void> {
   const { domain, active } = await own(host, uuid, call);
   if (!active) throw invalidState(domain, "is off and cannot be rebooted");
-  await host.lanes.change(domainReboot, { domain, flags: 0 }, call);
+  await host.calls.change(domainReboot, { domain, flags: 0 }, call);
 }
 
 export async function reset(host: HostContext, uuid: string, call: Call): Promise<void> {
   const { domain, active } = await own(host, uuid, call);
   if (!active) throw invalidState(domain, "is off and cannot be reset");
-  await host.lanes.change(domainReset, { domain, flags: 0 }, call);
+  await host.calls.change(domainReset, { domain, flags: 0 }, call);
 }
 
 function own(host: HostContext, uuid: string, call: Call): Promise<OwnDomain> {
@@ -173,7 +173,7 @@ async function changeUnless(
   try {
     await change();
   } catch (error) {
-    if (!isInvalidState(error) || !reached(await readState(host.lanes, domain, call))) throw error;
+    if (!isInvalidState(error) || !reached(await readState(host.calls, domain, call))) throw error;
   }
 }
 
@@ -181,7 +181,7 @@ async function changeUnless(
 async function undefineFlags(host: HostContext, call: Call): Promise<number> {
   const flags = UNDEFINE_MANAGED_SAVE | UNDEFINE_SNAPSHOTS;
   if (host.driverType === "TEST") return flags;
-  const { libVer } = await host.lanes.read(connectGetLibVersion, undefined, call);
+  const { libVer } = await host.calls.read(connectGetLibVersion, undefined, call);
   return (
     flags |
     UNDEFINE_NVRAM |

@@ -14,7 +14,7 @@ import {
 import type { Call, HostInventory, ObservedDomain, ObservedNetwork, ObservedPool } from "../hypervisor.ts";
 import { type DomainReader, observed, readFacts, readState } from "./domain-lookup.ts";
 import { isNotFound } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { readMemory } from "./node-memory.ts";
 import { parseNetwork } from "./parse-network.ts";
 import { parsePool } from "./parse-pool.ts";
@@ -34,23 +34,23 @@ const STATS_STATE = 1;
  * away meanwhile is left out. Any other failure fails the whole.
  */
 export async function readInventory(reader: DomainReader, call: Call): Promise<HostInventory> {
-  const { lanes } = reader;
+  const { calls } = reader;
   const [domains, networks, pools, memory] = await Promise.all([
     readDomains(reader, call),
-    readNetworks(lanes, call),
-    readPools(lanes, call),
-    readMemory(lanes, call),
+    readNetworks(calls, call),
+    readPools(calls, call),
+    readMemory(calls, call),
   ]);
   return { domains, networks, pools, memoryFreeMib: memory.freeMib };
 }
 
 async function readDomains(reader: DomainReader, call: Call): Promise<readonly ObservedDomain[]> {
-  const { lanes, cache } = reader;
+  const { calls, cache } = reader;
   const [all, saved, autostarted, states] = await Promise.all([
-    listDomains(lanes, ALL, call),
-    listDomains(lanes, DOMAINS_MANAGED_SAVE, call),
-    listDomains(lanes, DOMAINS_AUTOSTART, call),
-    readStates(lanes, call),
+    listDomains(calls, ALL, call),
+    listDomains(calls, DOMAINS_MANAGED_SAVE, call),
+    listDomains(calls, DOMAINS_AUTOSTART, call),
+    readStates(calls, call),
   ]);
   const uuids = uuidsOf(all);
   cache.retain(uuids);
@@ -60,7 +60,7 @@ async function readDomains(reader: DomainReader, call: Call): Promise<readonly O
     all.map((domain) =>
       unlessGone(async () => {
         const [state, facts] = await Promise.all([
-          states.get(domain.uuid) ?? readState(lanes, domain, call),
+          states.get(domain.uuid) ?? readState(calls, domain, call),
           cache.get(domain.uuid) ?? readFacts(reader, domain, call),
         ]);
         return observed(domain, state, facts, {
@@ -73,17 +73,17 @@ async function readDomains(reader: DomainReader, call: Call): Promise<readonly O
   return details.filter((domain) => domain !== null);
 }
 
-async function listDomains(lanes: Lanes, flags: number, call: Call): Promise<readonly Domain[]> {
-  return (await lanes.read(connectListAllDomains, { flags }, call)).domains;
+async function listDomains(calls: HostCalls, flags: number, call: Call): Promise<readonly Domain[]> {
+  return (await calls.read(connectListAllDomains, { flags }, call)).domains;
 }
 
 function uuidsOf(items: readonly { readonly uuid: string }[]): ReadonlySet<string> {
   return new Set(items.map(({ uuid }) => uuid));
 }
 
-async function readStates(lanes: Lanes, call: Call): Promise<ReadonlyMap<string, DomainState>> {
+async function readStates(calls: HostCalls, call: Call): Promise<ReadonlyMap<string, DomainState>> {
   const args = { domains: [], stats: STATS_STATE, flags: 0 };
-  const { retStats } = await lanes.read(connectGetAllDomainStats, args, call);
+  const { retStats } = await calls.read(connectGetAllDomainStats, args, call);
   return new Map(
     retStats.flatMap(({ domain, params }) => {
       const state = stateIn(params);
@@ -100,15 +100,15 @@ function stateIn(params: readonly TypedParam[]): DomainState | null {
   return typeof state === "number" && typeof reason === "number" ? { state, reason } : null;
 }
 
-async function readNetworks(lanes: Lanes, call: Call): Promise<readonly ObservedNetwork[]> {
+async function readNetworks(calls: HostCalls, call: Call): Promise<readonly ObservedNetwork[]> {
   const list = async (flags: number): Promise<readonly Network[]> =>
-    (await lanes.read(connectListAllNetworks, { flags }, call)).networks;
+    (await calls.read(connectListAllNetworks, { flags }, call)).networks;
   const [all, activeOnes] = await Promise.all([list(ALL), list(ACTIVE)]);
   const active = uuidsOf(activeOnes);
   const networks = await Promise.all(
     all.map((network) =>
       unlessGone(async () => {
-        const { xml } = await lanes.read(networkGetXmlDesc, { network, flags: 0 }, call);
+        const { xml } = await calls.read(networkGetXmlDesc, { network, flags: 0 }, call);
         return { ...parseNetwork(xml), active: active.has(network.uuid) };
       }),
     ),
@@ -116,15 +116,15 @@ async function readNetworks(lanes: Lanes, call: Call): Promise<readonly Observed
   return networks.filter((network) => network !== null);
 }
 
-async function readPools(lanes: Lanes, call: Call): Promise<readonly ObservedPool[]> {
+async function readPools(calls: HostCalls, call: Call): Promise<readonly ObservedPool[]> {
   const list = async (flags: number): Promise<readonly Pool[]> =>
-    (await lanes.read(connectListAllStoragePools, { flags }, call)).pools;
+    (await calls.read(connectListAllStoragePools, { flags }, call)).pools;
   const [all, activeOnes] = await Promise.all([list(ALL), list(ACTIVE)]);
   const active = uuidsOf(activeOnes);
   const pools = await Promise.all(
     all.map((pool) =>
       unlessGone(async () => {
-        const { xml } = await lanes.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call);
+        const { xml } = await calls.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call);
         return { ...parsePool(xml), active: active.has(pool.uuid) };
       }),
     ),

@@ -7,43 +7,50 @@ import { type OpenConnection, SideConnections } from "./side-connections.ts";
 const MAX_CHANGES = 8;
 const MAX_STREAMS = 4;
 
+/** Calls to a host. They reject with HypervisorError, or with what `beforeSend` threw. */
+export interface HostCalls {
+  /** A call that changes nothing and is answered without asking a guest. */
+  read<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result>;
+  /** A call that can change the host. */
+  change<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result>;
+  /** Work on a stream, with a connection to itself. */
+  stream<Result>(call: Call, work: (connection: LibvirtConnection) => Promise<Result>): Promise<Result>;
+}
+
 /**
  * The ways to one daemon. Reads and events share the main connection: they never wait for a guest. A change may
  * hang with its guest, and a stream takes its time, so each has a connection of its own while it lasts.
  */
-export class Lanes {
-  readonly main: LibvirtConnection;
+export class Lanes implements HostCalls {
+  readonly #main: LibvirtConnection;
   readonly #changes: SideConnections;
   readonly #streams: SideConnections;
 
   constructor(main: LibvirtConnection, open: OpenConnection) {
-    this.main = main;
+    this.#main = main;
     this.#changes = new SideConnections(open, MAX_CHANGES);
     this.#streams = new SideConnections(open, MAX_STREAMS);
   }
 
-  /** A call that changes nothing and is answered without asking a guest. */
   async read<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result> {
     const { signal, timeoutMs } = call;
     try {
-      return await this.main.call(procedure, args, { signal, timeoutMs });
+      return await this.#main.call(procedure, args, { signal, timeoutMs });
     } catch (error) {
       throw toHypervisorError(error, signal);
     }
   }
 
-  /** A call that can change the host. */
   change<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result> {
     return this.#use(this.#changes, call, (connection) => connection.call(procedure, args, call));
   }
 
-  /** Work on a stream, with a connection to itself. */
   stream<Result>(call: Call, work: (connection: LibvirtConnection) => Promise<Result>): Promise<Result> {
     return this.#use(this.#streams, call, work);
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#changes.close(), this.#streams.close(), this.main.close()]);
+    await Promise.all([this.#changes.close(), this.#streams.close(), this.#main.close()]);
   }
 
   async #use<Result>(

@@ -1,7 +1,7 @@
 import { nodeGetFreeMemory, nodeGetInfo, nodeGetMemoryStats } from "../../libvirt-rpc/index.ts";
 import type { Call } from "../hypervisor.ts";
 import { isUnsupported } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 
 export interface NodeMemory {
   readonly totalMib: number;
@@ -13,8 +13,8 @@ export interface NodeMemory {
 const ALL_CELLS = -1;
 
 /** Reads the host's memory; from its plainer calls where the driver has no statistics. */
-export async function readMemory(lanes: Lanes, call: Call): Promise<NodeMemory> {
-  const stats = await readStats(lanes, call);
+export async function readMemory(calls: HostCalls, call: Call): Promise<NodeMemory> {
+  const stats = await readStats(calls, call);
   const total = stats.get("total");
   const free = stats.get("free");
   if (total !== undefined && free !== undefined) {
@@ -22,17 +22,17 @@ export async function readMemory(lanes: Lanes, call: Call): Promise<NodeMemory> 
     return { totalMib: kibToMib(total), freeMib: kibToMib(free + reclaimable) };
   }
   const [info, { freeMem }] = await Promise.all([
-    lanes.read(nodeGetInfo, undefined, call),
-    lanes.read(nodeGetFreeMemory, undefined, call),
+    calls.read(nodeGetInfo, undefined, call),
+    calls.read(nodeGetFreeMemory, undefined, call),
   ]);
   return { totalMib: kibToMib(Number(info.memory)), freeMib: Math.floor(Number(freeMem) / 2 ** 20) };
 }
 
-async function readStats(lanes: Lanes, call: Call): Promise<ReadonlyMap<string, number>> {
+async function readStats(calls: HostCalls, call: Call): Promise<ReadonlyMap<string, number>> {
   try {
-    const count = await lanes.read(nodeGetMemoryStats, { nParams: 0, cellNum: ALL_CELLS, flags: 0 }, call);
+    const count = await calls.read(nodeGetMemoryStats, { nParams: 0, cellNum: ALL_CELLS, flags: 0 }, call);
     const args = { nParams: count.nParams, cellNum: ALL_CELLS, flags: 0 };
-    const { params } = await lanes.read(nodeGetMemoryStats, args, call);
+    const { params } = await calls.read(nodeGetMemoryStats, args, call);
     return new Map(params.map(({ field, value }) => [field, Number(value)]));
   } catch (error) {
     if (isUnsupported(error)) return new Map();

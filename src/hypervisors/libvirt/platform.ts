@@ -2,7 +2,7 @@ import { connectGetCapabilities, connectGetDomainCapabilities } from "../../libv
 import { type Accelerator, type Call, HypervisorError } from "../hypervisor.ts";
 import type { GuestCpu, GuestPlatform } from "./domain-xml.ts";
 import type { LibvirtDriverType } from "./host-context.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { type Capabilities, parseCapabilities } from "./parse-capabilities.ts";
 import { type DomainCapabilities, parseDomainCapabilities } from "./parse-domain-capabilities.ts";
 
@@ -26,26 +26,26 @@ export interface Platform extends GuestPlatform {
  * @throws HypervisorError `unsupported` when the host lacks the wanted accelerator, or guests of our kind
  */
 export async function readPlatform(
-  lanes: Lanes,
+  calls: HostCalls,
   driverType: LibvirtDriverType,
   accelerator: Accelerator,
   call: Call,
 ): Promise<Platform> {
-  const { capabilities: xml } = await lanes.read(connectGetCapabilities, undefined, call);
+  const { capabilities: xml } = await calls.read(connectGetCapabilities, undefined, call);
   const capabilities = parseCapabilities(xml);
   if (driverType === "TEST") {
     const architecture = capabilities.guests.find(({ osType }) => osType === "hvm")?.architecture;
     if (architecture === undefined) throw noGuests("hvm");
     return { capabilities, domainType: "test", architecture, machine: null, cpu: null };
   }
-  const domainType = await chooseDomainType(lanes, capabilities, accelerator, call);
-  const ability = await readDomainCapabilities(lanes, domainType, call);
+  const domainType = await chooseDomainType(calls, capabilities, accelerator, call);
+  const ability = await readDomainCapabilities(calls, domainType, call);
   const cpu = domainType === "kvm" ? hostCpu(ability) : emulatedCpu(ability);
   return { capabilities, domainType, architecture: ARCHITECTURE, machine: MACHINE, cpu };
 }
 
 async function chooseDomainType(
-  lanes: Lanes,
+  calls: HostCalls,
   capabilities: Capabilities,
   accelerator: Accelerator,
   call: Call,
@@ -54,7 +54,7 @@ async function chooseDomainType(
     .filter(({ osType, architecture }) => osType === "hvm" && architecture === ARCHITECTURE)
     .flatMap(({ domainTypes }) => domainTypes);
   if (offered.length === 0) throw noGuests(`hvm/${ARCHITECTURE}`);
-  const isKvmUsable = accelerator !== "tcg" && offered.includes("kvm") && (await hasKvm(lanes, call));
+  const isKvmUsable = accelerator !== "tcg" && offered.includes("kvm") && (await hasKvm(calls, call));
   if (isKvmUsable) return "kvm";
   if (accelerator === "kvm") {
     throw new HypervisorError(
@@ -67,9 +67,9 @@ async function chooseDomainType(
 }
 
 /** The list of guest types tells what was there when libvirt last looked; this call fails unless KVM works now. */
-async function hasKvm(lanes: Lanes, call: Call): Promise<boolean> {
+async function hasKvm(calls: HostCalls, call: Call): Promise<boolean> {
   try {
-    return (await readDomainCapabilities(lanes, "kvm", call)).domainType === "kvm";
+    return (await readDomainCapabilities(calls, "kvm", call)).domainType === "kvm";
   } catch (error) {
     if (
       error instanceof HypervisorError &&
@@ -82,12 +82,12 @@ async function hasKvm(lanes: Lanes, call: Call): Promise<boolean> {
 }
 
 async function readDomainCapabilities(
-  lanes: Lanes,
+  calls: HostCalls,
   virtType: "kvm" | "qemu",
   call: Call,
 ): Promise<DomainCapabilities> {
   const args = { emulatorBin: null, arch: ARCHITECTURE, machine: MACHINE, virtType, flags: 0 };
-  const { capabilities } = await lanes.read(connectGetDomainCapabilities, args, call);
+  const { capabilities } = await calls.read(connectGetDomainCapabilities, args, call);
   return parseDomainCapabilities(capabilities);
 }
 

@@ -9,7 +9,7 @@ import {
 } from "../../libvirt-rpc/index.ts";
 import { type Call, HypervisorError, type VolumeRef } from "../hypervisor.ts";
 import { isNotFound } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { parseVolume, type VolumeFacts } from "./parse-volume.ts";
 
 /** A pool cannot be read anew while a volume is made in it; that takes moments. */
@@ -17,24 +17,29 @@ const REFRESH_TRIES = 10;
 const REFRESH_PAUSE_MS = 300;
 
 /** @throws HypervisorError `not-found` */
-export async function findPool(lanes: Lanes, name: string, call: Call): Promise<Pool> {
-  return (await lanes.read(storagePoolLookupByName, { name }, call)).pool;
+export async function findPool(calls: HostCalls, name: string, call: Call): Promise<Pool> {
+  return (await calls.read(storagePoolLookupByName, { name }, call)).pool;
 }
 
 /** Null when the pool does not know a volume of this name. Rejects (`not-found`) when there is no such pool. */
-export async function findVolume(lanes: Lanes, ref: VolumeRef, call: Call): Promise<Volume | null> {
-  const pool = await findPool(lanes, ref.pool, call);
-  return await volumeIn(lanes, pool, ref.name, call);
+export async function findVolume(calls: HostCalls, ref: VolumeRef, call: Call): Promise<Volume | null> {
+  const pool = await findPool(calls, ref.pool, call);
+  return await volumeIn(calls, pool, ref.name, call);
 }
 
-export async function volumeIn(lanes: Lanes, pool: Pool, name: string, call: Call): Promise<Volume | null> {
-  return await orNull(async () => (await lanes.read(storageVolLookupByName, { pool, name }, call)).volume);
+export async function volumeIn(
+  calls: HostCalls,
+  pool: Pool,
+  name: string,
+  call: Call,
+): Promise<Volume | null> {
+  return await orNull(async () => (await calls.read(storageVolLookupByName, { pool, name }, call)).volume);
 }
 
 /** What libvirt finds in the volume's file now; null when it is gone. */
-export async function readVolume(lanes: Lanes, volume: Volume, call: Call): Promise<VolumeFacts | null> {
+export async function readVolume(calls: HostCalls, volume: Volume, call: Call): Promise<VolumeFacts | null> {
   return await orNull(async () =>
-    parseVolume((await lanes.read(storageVolGetXmlDesc, { volume, flags: 0 }, call)).xml),
+    parseVolume((await calls.read(storageVolGetXmlDesc, { volume, flags: 0 }, call)).xml),
   );
 }
 
@@ -43,10 +48,10 @@ export function noSuchVolume(ref: VolumeRef): HypervisorError {
 }
 
 /** Reads the pool's directory anew. */
-export async function refreshPool(lanes: Lanes, pool: Pool, call: Call): Promise<void> {
+export async function refreshPool(calls: HostCalls, pool: Pool, call: Call): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      await lanes.change(storagePoolRefresh, { pool, flags: 0 }, call);
+      await calls.change(storagePoolRefresh, { pool, flags: 0 }, call);
       return;
     } catch (error) {
       const isBusy = error instanceof HypervisorError && error.reason === "busy";

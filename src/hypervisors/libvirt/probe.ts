@@ -6,7 +6,7 @@ import {
 } from "../../libvirt-rpc/index.ts";
 import type { Call, Capability, HostFacts } from "../hypervisor.ts";
 import type { LibvirtDriverType } from "./host-context.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { readMemory } from "./node-memory.ts";
 import type { CpuTopology } from "./parse-capabilities.ts";
 import type { Platform } from "./platform.ts";
@@ -33,17 +33,17 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
 
 /** What the host is and has. */
 export async function probe(
-  lanes: Lanes,
+  calls: HostCalls,
   driverType: LibvirtDriverType,
   platform: Platform,
   call: Call,
 ): Promise<HostFacts> {
   const [info, memory, { hostname }, { hvVer }, { libVer }] = await Promise.all([
-    lanes.read(nodeGetInfo, undefined, call),
-    readMemory(lanes, call),
-    lanes.read(connectGetHostname, undefined, call),
-    lanes.read(connectGetVersion, undefined, call),
-    lanes.read(connectGetLibVersion, undefined, call),
+    calls.read(nodeGetInfo, undefined, call),
+    readMemory(calls, call),
+    calls.read(connectGetHostname, undefined, call),
+    calls.read(connectGetVersion, undefined, call),
+    calls.read(connectGetLibVersion, undefined, call),
   ]);
   const { capabilities } = platform;
   return {

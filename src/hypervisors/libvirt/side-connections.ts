@@ -64,7 +64,11 @@ export class SideConnections {
   async #takePlace(signal: AbortSignal): Promise<void> {
     while (!this.#closed && this.#inUse >= this.#limit) await this.#turn(signal);
     if (this.#closed) throw new HypervisorError("unreachable", "the connection to the host was closed");
-    signal.throwIfAborted();
+    if (signal.aborted) {
+      // The place that it was woken for is for the next.
+      this.#admitNext();
+      signal.throwIfAborted();
+    }
     this.#inUse += 1;
   }
 

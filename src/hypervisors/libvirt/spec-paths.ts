@@ -3,7 +3,7 @@ import { type Call, type DomainSpec, HypervisorError, type VolumeRef } from "../
 import { consoleLogName } from "./console-log-parts.ts";
 import type { DiskSource, ResolvedPaths } from "./domain-xml.ts";
 import { isNotFound } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import { isDirectoryPool, type PoolFacts, parsePool } from "./parse-pool.ts";
 import { findPool, noSuchVolume, readVolume, volumeIn } from "./pool-lookup.ts";
 
@@ -12,16 +12,16 @@ import { findPool, noSuchVolume, readVolume, volumeIn } from "./pool-lookup.ts";
  * is missed when the domain starts.
  * @throws HypervisorError `invalid-spec` for a pool that is not there, or a volume without a place in the file system
  */
-export async function resolvePaths(lanes: Lanes, spec: DomainSpec, call: Call): Promise<ResolvedPaths> {
+export async function resolvePaths(calls: HostCalls, spec: DomainSpec, call: Call): Promise<ResolvedPaths> {
   const boot = spec.boot.kind === "kernel" ? spec.boot : { kernel: null, initrd: null };
   try {
     const [disks, kernel, initrd, consoleLog] = await Promise.all([
       Promise.all(
-        spec.disks.map(async (disk) => [disk.name, await sourceOf(lanes, disk.volume, call)] as const),
+        spec.disks.map(async (disk) => [disk.name, await sourceOf(calls, disk.volume, call)] as const),
       ),
-      filePath(lanes, boot.kernel, call),
-      filePath(lanes, boot.initrd, call),
-      consoleLogPath(lanes, spec, call),
+      filePath(calls, boot.kernel, call),
+      filePath(calls, boot.initrd, call),
+      consoleLogPath(calls, spec, call),
     ]);
     return { disks: new Map(disks), kernel, initrd, consoleLog };
   } catch (error) {
@@ -30,11 +30,11 @@ export async function resolvePaths(lanes: Lanes, spec: DomainSpec, call: Call): 
   }
 }
 
-async function sourceOf(lanes: Lanes, ref: VolumeRef, call: Call): Promise<DiskSource> {
-  const pool = await findPool(lanes, ref.pool, call);
-  const volume = await volumeIn(lanes, pool, ref.name, call);
-  const found = volume === null ? null : await readVolume(lanes, volume, call);
-  if (found === null) return await placeOf(lanes, pool, ref, call);
+async function sourceOf(calls: HostCalls, ref: VolumeRef, call: Call): Promise<DiskSource> {
+  const pool = await findPool(calls, ref.pool, call);
+  const volume = await volumeIn(calls, pool, ref.name, call);
+  const found = volume === null ? null : await readVolume(calls, volume, call);
+  if (found === null) return await placeOf(calls, pool, ref, call);
   const { type, path } = found;
   if (type === "file" || type === "block") return { type, path };
   throw new HypervisorError(
@@ -43,19 +43,19 @@ async function sourceOf(lanes: Lanes, ref: VolumeRef, call: Call): Promise<DiskS
   );
 }
 
-async function placeOf(lanes: Lanes, pool: Pool, ref: VolumeRef, call: Call): Promise<DiskSource> {
-  const facts = await readPool(lanes, pool, call);
+async function placeOf(calls: HostCalls, pool: Pool, ref: VolumeRef, call: Call): Promise<DiskSource> {
+  const facts = await readPool(calls, pool, call);
   if (!isDirectoryPool(facts)) throw noSuchVolume(ref);
   return { type: "file", path: `${facts.path}/${ref.name}` };
 }
 
-async function filePath(lanes: Lanes, ref: VolumeRef | null, call: Call): Promise<string | null> {
-  return ref === null ? null : (await sourceOf(lanes, ref, call)).path;
+async function filePath(calls: HostCalls, ref: VolumeRef | null, call: Call): Promise<string | null> {
+  return ref === null ? null : (await sourceOf(calls, ref, call)).path;
 }
 
-async function consoleLogPath(lanes: Lanes, spec: DomainSpec, call: Call): Promise<string> {
-  const pool = await findPool(lanes, spec.consolePool, call);
-  const facts = await readPool(lanes, pool, call);
+async function consoleLogPath(calls: HostCalls, spec: DomainSpec, call: Call): Promise<string> {
+  const pool = await findPool(calls, spec.consolePool, call);
+  const facts = await readPool(calls, pool, call);
   if (isDirectoryPool(facts)) return `${facts.path}/${consoleLogName(spec.uuid)}`;
   throw new HypervisorError(
     "invalid-spec",
@@ -63,6 +63,6 @@ async function consoleLogPath(lanes: Lanes, spec: DomainSpec, call: Call): Promi
   );
 }
 
-async function readPool(lanes: Lanes, pool: Pool, call: Call): Promise<PoolFacts> {
-  return parsePool((await lanes.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call)).xml);
+async function readPool(calls: HostCalls, pool: Pool, call: Call): Promise<PoolFacts> {
+  return parsePool((await calls.read(storagePoolGetXmlDesc, { pool, flags: 0 }, call)).xml);
 }

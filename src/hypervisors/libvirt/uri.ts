@@ -44,6 +44,7 @@ const USER = /^[A-Za-z_][A-Za-z0-9_.-]{0,63}$/;
 const HOST_NAME = /^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*$/;
 const IPV6 = /^[0-9A-Fa-f:.]+$/;
 const SOCKET_PATH = /^\/[A-Za-z0-9._/-]{1,106}$/;
+const SCHEMES: readonly string[] = LIBVIRT_SCHEMES;
 const MODES: readonly string[] = ["auto", "direct", "legacy"] satisfies DaemonMode[];
 
 class UriError extends Error {}
@@ -61,12 +62,15 @@ export function parseLibvirtUri(text: string): LibvirtUri | { readonly error: st
 function parse(text: string): LibvirtUri {
   const url = URL.parse(text);
   // Without "//" a URL has no place for a host and its path does not begin with a slash.
-  if (url === null || !/^[a-z+]+:\/\//i.test(text)) {
+  if (url === null || !/^[a-z0-9+]+:\/\//i.test(text)) {
     throw new UriError("not a URI; give one such as qemu:///system or qemu+ssh://root@host/system");
   }
   if (url.password !== "") throw new UriError("a password in the URI is refused; use the host's credentials");
   if (url.hash !== "") throw new UriError("a '#' part has no meaning in a host URI");
   const scheme = url.protocol.slice(0, -1);
+  if (!SCHEMES.includes(scheme)) {
+    throw new UriError(`scheme '${scheme}' is not one of ${LIBVIRT_SCHEMES.join(", ")}`);
+  }
   const open = openedName(scheme, url.pathname);
   const parameters = readParameters(url.searchParams);
   const endpoint = endpointOf(scheme, url, parameters);
@@ -128,10 +132,8 @@ function endpointOf(scheme: string, url: URL, parameters: Parameters): LibvirtEn
       return { kind: "ssh", user: readUser(url.username), ...authority(url), ...parameters };
     case "qemu+tls":
       return networkEndpoint("tls", url, parameters, TLS_PORT);
-    case "qemu+tcp":
-      return networkEndpoint("tcp", url, parameters, TCP_PORT);
     default:
-      throw new UriError(`scheme '${scheme}' is not one of ${LIBVIRT_SCHEMES.join(", ")}`);
+      return networkEndpoint("tcp", url, parameters, TCP_PORT);
   }
 }
 

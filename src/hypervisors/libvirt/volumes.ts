@@ -15,40 +15,41 @@ import {
   type VolumeSpec,
 } from "../hypervisor.ts";
 import { isNotFound } from "./errors.ts";
-import type { Lanes } from "./lanes.ts";
+import type { HostCalls } from "./lanes.ts";
 import type { VolumeFacts } from "./parse-volume.ts";
 import { findPool, findVolume, noSuchVolume, readVolume, refreshPool, volumeIn } from "./pool-lookup.ts";
+import { exactly } from "./upload-source.ts";
 import { volumeXml } from "./volume-xml.ts";
 
-export function volumeAbility(lanes: Lanes): VolumeAbility {
+export function volumeAbility(calls: HostCalls): VolumeAbility {
   return {
-    observeVolume: (ref, call) => observeVolume(lanes, ref, call),
-    createVolume: (spec, call) => createVolume(lanes, spec, call),
-    uploadVolume: (ref, source, sizeBytes, call) => uploadVolume(lanes, ref, source, sizeBytes, call),
-    growVolume: (ref, capacityBytes, call) => growVolume(lanes, ref, capacityBytes, call),
-    deleteVolume: (ref, call) => deleteVolume(lanes, ref, call),
-    listVolumes: (pool, prefix, call) => listVolumes(lanes, pool, prefix, call),
+    observeVolume: (ref, call) => observeVolume(calls, ref, call),
+    createVolume: (spec, call) => createVolume(calls, spec, call),
+    uploadVolume: (ref, source, sizeBytes, call) => uploadVolume(calls, ref, source, sizeBytes, call),
+    growVolume: (ref, capacityBytes, call) => growVolume(calls, ref, capacityBytes, call),
+    deleteVolume: (ref, call) => deleteVolume(calls, ref, call),
+    listVolumes: (pool, prefix, call) => listVolumes(calls, pool, prefix, call),
   };
 }
 
-async function observeVolume(lanes: Lanes, ref: VolumeRef, call: Call): Promise<ObservedVolume | null> {
-  const volume = await findVolume(lanes, ref, call);
-  const facts = volume === null ? null : await readVolume(lanes, volume, call);
+async function observeVolume(calls: HostCalls, ref: VolumeRef, call: Call): Promise<ObservedVolume | null> {
+  const volume = await findVolume(calls, ref, call);
+  const facts = volume === null ? null : await readVolume(calls, volume, call);
   return facts === null ? null : toObserved(ref.pool, facts);
 }
 
-async function createVolume(lanes: Lanes, spec: VolumeSpec, call: Call): Promise<ObservedVolume> {
-  const found = await observeVolume(lanes, spec, call);
+async function createVolume(calls: HostCalls, spec: VolumeSpec, call: Call): Promise<ObservedVolume> {
+  const found = await observeVolume(calls, spec, call);
   if (found !== null) return found;
-  const pool = await findPool(lanes, spec.pool, call);
+  const pool = await findPool(calls, spec.pool, call);
   try {
-    await lanes.change(storageVolCreateXml, { pool, xml: volumeXml(spec), flags: 0 }, call);
+    await calls.change(storageVolCreateXml, { pool, xml: volumeXml(spec), flags: 0 }, call);
   } catch (error) {
     if (!(error instanceof HypervisorError) || error.reason !== "already-exists") throw error;
     // A file of this name that the pool did not know yet, or one that was made just now.
-    await refreshPool(lanes, pool, call);
+    await refreshPool(calls, pool, call);
   }
-  const created = await observeVolume(lanes, spec, call);
+  const created = await observeVolume(calls, spec, call);
   if (created === null) throw noSuchVolume(spec);
   return created;
 }
@@ -58,73 +59,69 @@ async function createVolume(lanes: Lanes, spec: VolumeSpec, call: Call): Promise
  * broken-off upload left is overwritten from the beginning.
  */
 async function uploadVolume(
-  lanes: Lanes,
+  calls: HostCalls,
   ref: VolumeRef,
   source: AsyncIterable<Uint8Array>,
   sizeBytes: number,
   call: Call,
 ): Promise<void> {
-  const volume = await requireKnown(lanes, ref, call);
+  const volume = await requireKnown(calls, ref, call);
   const range = { volume, offset: 0n, length: BigInt(sizeBytes), flags: 0 };
-  await lanes.stream(call, (connection) =>
-    connection.upload(storageVolUpload, range, exactly(source, sizeBytes), call),
-  );
+  await calls.stream(call, async (connection) => {
+    const lost = new AbortController();
+    const forget = connection.onClose((error) => {
+      lost.abort(error);
+    });
+    const content = exactly(source, sizeBytes, AbortSignal.any([call.signal, lost.signal]));
+    try {
+      await connection.upload(storageVolUpload, range, content, call);
+    } finally {
+      forget();
+    }
+  });
 }
 
-/** Passes the source on, and fails when it holds another amount than was said. */
-async function* exactly(source: AsyncIterable<Uint8Array>, sizeBytes: number): AsyncGenerator<Uint8Array> {
-  let given = 0;
-  for await (const chunk of source) {
-    given += chunk.byteLength;
-    if (given > sizeBytes) throw wrongAmount(sizeBytes, `more than that`);
-    yield chunk;
-  }
-  if (given < sizeBytes) throw wrongAmount(sizeBytes, `${given} bytes`);
-}
-
-function wrongAmount(sizeBytes: number, got: string): HypervisorError {
-  return new HypervisorError(
-    "invalid-spec",
-    `the upload was announced with ${sizeBytes} bytes, but its source gave ${got}`,
-  );
-}
-
-async function growVolume(lanes: Lanes, ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
-  const volume = await requireKnown(lanes, ref, call);
-  const facts = await readVolume(lanes, volume, call);
+async function growVolume(
+  calls: HostCalls,
+  ref: VolumeRef,
+  capacityBytes: number,
+  call: Call,
+): Promise<void> {
+  const volume = await requireKnown(calls, ref, call);
+  const facts = await readVolume(calls, volume, call);
   if (facts === null) throw noSuchVolume(ref);
   if (facts.capacityBytes >= capacityBytes) return;
-  await lanes.change(storageVolResize, { volume, capacity: BigInt(capacityBytes), flags: 0 }, call);
+  await calls.change(storageVolResize, { volume, capacity: BigInt(capacityBytes), flags: 0 }, call);
 }
 
-async function deleteVolume(lanes: Lanes, ref: VolumeRef, call: Call): Promise<void> {
-  const volume = await findVolume(lanes, ref, call);
+async function deleteVolume(calls: HostCalls, ref: VolumeRef, call: Call): Promise<void> {
+  const volume = await findVolume(calls, ref, call);
   if (volume === null) return;
   try {
-    await lanes.change(storageVolDelete, { volume, flags: 0 }, call);
+    await calls.change(storageVolDelete, { volume, flags: 0 }, call);
   } catch (error) {
     if (!isNotFound(error)) throw error;
   }
 }
 
 async function listVolumes(
-  lanes: Lanes,
+  calls: HostCalls,
   poolName: string,
   prefix: string,
   call: Call,
 ): Promise<readonly ObservedVolume[]> {
-  const pool = await findPool(lanes, poolName, call);
-  await refreshPool(lanes, pool, call);
-  const { volumes } = await lanes.read(storagePoolListAllVolumes, { pool, flags: 0 }, call);
+  const pool = await findPool(calls, poolName, call);
+  await refreshPool(calls, pool, call);
+  const { volumes } = await calls.read(storagePoolListAllVolumes, { pool, flags: 0 }, call);
   const found = await Promise.all(
-    volumes.filter(({ name }) => name.startsWith(prefix)).map((volume) => readVolume(lanes, volume, call)),
+    volumes.filter(({ name }) => name.startsWith(prefix)).map((volume) => readVolume(calls, volume, call)),
   );
   return found.filter((facts) => facts !== null).map((facts) => toObserved(poolName, facts));
 }
 
-async function requireKnown(lanes: Lanes, ref: VolumeRef, call: Call): Promise<Volume> {
-  const pool = await findPool(lanes, ref.pool, call);
-  const volume = await volumeIn(lanes, pool, ref.name, call);
+async function requireKnown(calls: HostCalls, ref: VolumeRef, call: Call): Promise<Volume> {
+  const pool = await findPool(calls, ref.pool, call);
+  const volume = await volumeIn(calls, pool, ref.name, call);
   if (volume === null) throw noSuchVolume(ref);
   return volume;
 }
