@@ -160,9 +160,15 @@ export async function underClaimTransaction<T>(
   work: (tx: Tx) => Promise<T>,
 ): Promise<T> {
   return await db.transaction(async (tx) => {
+    assertHeld(run);
     await assertClaim(tx, run.claim);
     const result = await work(tx);
-    if (!run.deps.lease.isHeld()) throw new Fenced("the worker's lease is over");
+    assertHeld(run);
     return result;
   });
+}
+
+/** By this process's own clock: what the database says may be a moment old. */
+function assertHeld(run: Run): void {
+  if (!run.deps.lease.isHeld()) throw new Fenced("the worker's lease is over");
 }

@@ -125,6 +125,8 @@ class Runner implements OperationRunner {
 
   async stop({ drainSeconds }: { readonly drainSeconds: number }): Promise<void> {
     this.#end();
+    for (const { run } of this.#runs.values()) run.drain();
+    // A claim that is under way may still add to them.
     await this.#looking;
     await this.#drain([...this.#runs.values()], drainSeconds);
   }
@@ -215,6 +217,7 @@ class Runner implements OperationRunner {
     if (free <= 0 || !lease.isHeld()) return;
     const busy = new Map<HostId | null, number>();
     for (const { run } of this.#runs.values()) busy.set(run.hostId, (busy.get(run.hostId) ?? 0) + 1);
+    await this.#runDeps.probe("claim.before", { operationId: null, kind: null, step: null });
     const claimed = await claimOperations(db, {
       workerId: lease.workerId,
       hosts: this.#claimableHosts(busy),

@@ -93,11 +93,17 @@ export async function reapWorkers(db: Db): Promise<WorkerId[]> {
 }
 
 /**
- * Clears the claims that nobody stands behind any more: their worker is gone, or their host has another owner or
- * epoch. Says what must hold instead of what happened, so that it also mends what a takeover in between left. Rows
- * that somebody has locked (a frozen worker in the middle of a transaction) are left for the next time.
+ * Clears the claims that nobody stands behind any more: hosts whose owner is gone, and operations whose worker is
+ * gone or whose host has another owner or epoch. Says what must hold instead of what happened, so that it also mends
+ * what a takeover in between left. Rows that somebody has locked (a frozen worker in the middle of a transaction)
+ * are left for the next time.
  */
 export async function releaseOrphans(db: Db): Promise<number> {
+  await db.$executeRaw`
+    UPDATE host SET owner_id = NULL WHERE id IN (
+      SELECT h.id FROM host h
+      WHERE h.owner_id IS NOT NULL AND NOT EXISTS (SELECT FROM worker w WHERE w.id = h.owner_id)
+      FOR UPDATE OF h SKIP LOCKED)`;
   return await db.$executeRaw`
     UPDATE operation SET token = NULL, worker_id = NULL, epoch = NULL
     WHERE id IN (

@@ -24,7 +24,7 @@ import {
   type WorkerLease,
   type WorkerLeaseDeps,
 } from "../../../src/operations/worker-lease.ts";
-import { createTestDatabase } from "../../fixtures/database.ts";
+import { createTestDatabase, execute } from "../../fixtures/database.ts";
 import { silentLog } from "../../fixtures/log.ts";
 
 /** What the kinds of these tests take: what they work on, and a word for the test. */
@@ -200,19 +200,25 @@ export async function until<T>(what: string, look: () => Promise<T | null> | T |
   }
 }
 
+let workerCount = 0;
+
 async function startTestWorker(
-  url: string,
+  plainUrl: string,
   kinds: KindRegistry,
   options: WorkerOptions,
 ): Promise<TestWorker> {
-  const db = createDatabase({ url, maxConnections: 6, logger: silentLog });
+  const applicationName = `worker-${++workerCount}`;
+  const named = new URL(plainUrl);
+  named.searchParams.set("application_name", applicationName);
+  const url = named.toString();
+  const { db, die } = mortal(createDatabase({ url, maxConnections: 6, logger: silentLog }));
   const listener = await openListener({ url, logger: silentLog });
   const lease = await startWorkerLease({
     db,
     listener,
     clock: systemClock,
     logger: silentLog,
-    reapSeconds: 0.2,
+    reapSeconds: 0.1,
     ...options.lease,
   });
   const owned = new Map<HostId, bigint>();
@@ -221,7 +227,9 @@ async function startTestWorker(
   const own = async (hostId: HostId): Promise<void> => {
     const rows = await db.$queryRaw<{ epoch: bigint }[]>`
       UPDATE host SET owner_id = ${lease.workerId}::uuid, epoch = epoch + 1
-      WHERE id = ${hostId}::uuid AND owner_id IS NULL RETURNING epoch`;
+      WHERE id = ${hostId}::uuid AND owner_id IS NULL
+        AND EXISTS (SELECT FROM worker WHERE id = ${lease.workerId}::uuid AND lease_expires_at > now())
+      RETURNING epoch`;
     const row = rows[0];
     if (row !== undefined) owned.set(hostId, row.epoch);
   };
@@ -276,7 +284,26 @@ async function startTestWorker(
     },
     async kill() {
       if (over) return;
-      await closeConnections();
+      over = true;
+      die();
+      clearInterval(acquire);
+      await listener.close();
+      await execute(
+        plainUrl,
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${applicationName}'`,
+      );
+    },
+  };
+}
+
+/** A database that, once it is told to die, answers nothing any more: as seen by a process that was killed. */
+function mortal(db: Database): { readonly db: Database; readonly die: () => void } {
+  let dead = false;
+  const never = (): Promise<never> => new Promise<never>(() => undefined);
+  return {
+    db: new Proxy(db, { get: (target, name) => (dead ? never : Reflect.get(target, name)) }),
+    die: () => {
+      dead = true;
     },
   };
 }
@@ -284,3 +311,11 @@ async function startTestWorker(
 export function vm(): VmId {
   return newId<VmId>();
 }
+
+/** Times under which a killed worker is given up in a fraction of a second. */
+export const SHORT_LEASE = {
+  leaseSeconds: 3,
+  sendSeconds: 0.6,
+  renewSeconds: 0.15,
+  reapSeconds: 0.1,
+} as const;
