@@ -14,9 +14,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
+import { isDatabaseUnavailable } from "./database-errors.ts";
 import { type Layout, makePrivate } from "./embedded-postgres-layout.ts";
 import { DatabaseSetupError } from "./setup-error.ts";
-import { databaseFault } from "./sql-state.ts";
 
 /** Role and database of the embedded server; the role owns the cluster. */
 const ROLE = "drover";
@@ -161,7 +161,8 @@ async function answers(layout: Layout, socketDirectory: string): Promise<boolean
   const sql = "SELECT current_setting('data_directory') AS directory";
   const rows = await query<{ directory: string }>(socketUrl(socketDirectory, "postgres"), sql).catch(
     (error: unknown) => {
-      if (isNotReady(error)) return null;
+      // No socket yet, nobody behind it, still starting, or just ending.
+      if (isDatabaseUnavailable(error)) return null;
       throw error;
     },
   );
@@ -170,12 +171,6 @@ async function answers(layout: Layout, socketDirectory: string): Promise<boolean
   throw new DatabaseSetupError(
     `The server at ${socketDirectory} serves ${rows[0]?.directory ?? "nothing"}, not ${layout.cluster}. Was the data directory moved while it ran? Stop that server, then start again.`,
   );
-}
-
-/** No socket yet, nobody behind it, or "the database system is starting up" (57P03). */
-function isNotReady(error: unknown): boolean {
-  const { sqlState, codes } = databaseFault(error);
-  return sqlState === "57P03" || codes.includes("ENOENT") || codes.includes("ECONNREFUSED");
 }
 
 /** Creates Drover's database in a new cluster. */

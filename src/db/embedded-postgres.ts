@@ -80,16 +80,18 @@ interface Started {
   readonly adopted: boolean;
 }
 
-/** Null when no server of this cluster runs. */
+/** Null when no server of this cluster runs, or the one that does ends before it answers. */
 async function joinServer(layout: Layout, options: EmbeddedPostgresOptions): Promise<Started | null> {
   const running = runningServer(layout);
   if (running === null) return null;
   const { pid, socketDirectory: sockets } = running;
-  await waitUntilReady({
-    ...waiting(layout, options),
-    socketDirectory: sockets,
-    isAlive: () => isServerProcess(pid, layout.cluster),
-  });
+  const isAlive = (): boolean => isServerProcess(pid, layout.cluster);
+  try {
+    await waitUntilReady({ ...waiting(layout, options), socketDirectory: sockets, isAlive });
+  } catch (error) {
+    if (isAlive()) throw error;
+    return null;
+  }
   options.logger.info({ pid, cluster: layout.cluster }, "joined the embedded Postgres that is running");
   return { sockets, adopted: true };
 }

@@ -79,12 +79,14 @@ async function remembered(url: string): Promise<readonly string[]> {
 }
 
 /** Runs a shell script as the server's account, for Postgres tells its own account's processes only. */
-async function startAsServer(script: string): Promise<{ readonly printed: string }> {
+async function startAsServer(
+  script: string,
+): Promise<{ readonly printed: string; readonly process: ChildProcess }> {
   const { uid, gid } = statSync(cluster());
   const shell = spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], uid, gid, cwd: "/" });
   users.push(shell);
   const [printed] = z.tuple([z.string()]).parse(await once(createInterface({ input: shell.stdout }), "line"));
-  return { printed };
+  return { printed, process: shell };
 }
 
 function writePid(pid: string): void {
@@ -245,7 +247,9 @@ describe("after a failure", () => {
   it("is not stopped by a stale postmaster.pid whose process is a zombie", async () => {
     await (await start()).stop();
     // The parent becomes a program that never asks how its child ended.
-    const { printed: zombie } = await startAsServer("true & echo $!; exec sleep 600");
+    const { printed: zombie, process: parent } = await startAsServer("sleep 600 & echo $!; exec sleep 600");
+    await expect.poll(() => readFileSync(`/proc/${parent.pid}/comm`, "utf8"), SOON).toBe("sleep\n");
+    process.kill(Number(zombie), "SIGKILL");
     await expect.poll(() => readFileSync(`/proc/${zombie}/stat`, "utf8"), SOON).toMatch(/\) Z /);
     writePid(zombie);
     const { adopted, stop } = await start();
