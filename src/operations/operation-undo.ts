@@ -1,4 +1,4 @@
-import { DroverError, toErrorBody } from "../lib/errors.ts";
+import { type DroverError, toErrorBody } from "../lib/errors.ts";
 import { backoffMs, HOST_BACKOFF, STEP_BACKOFF } from "./operation-backoff.ts";
 import type { RecordedStep } from "./operation-claim.ts";
 import { attempt, underClaimTransaction } from "./operation-context.ts";

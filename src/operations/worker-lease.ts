@@ -105,7 +105,11 @@ class Lease implements WorkerLease {
     const reapMs = (this.#deps.reapSeconds ?? 1) * 1000;
     this.#timers = [
       setInterval(() => void this.#renew(), this.#renewMs),
-      setInterval(() => (this.#reaping ??= this.#reap().finally(() => (this.#reaping = null))), reapMs),
+      setInterval(() => {
+        this.#reaping ??= this.#reap().finally(() => {
+          this.#reaping = null;
+        });
+      }, reapMs),
       // The lease's end must be noticed while a renewal hangs too.
       setInterval(() => {
         if (!this.isHeld()) this.#lose("it was not renewed in time");

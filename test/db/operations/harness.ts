@@ -301,7 +301,7 @@ function mortal(db: Database): { readonly db: Database; readonly die: () => void
   let dead = false;
   const never = (): Promise<never> => new Promise<never>(() => undefined);
   return {
-    db: new Proxy(db, { get: (target, name) => (dead ? never : Reflect.get(target, name)) }),
+    db: new Proxy(db, { get: (target, name): unknown => (dead ? never : Reflect.get(target, name)) }),
     die: () => {
       dead = true;
     },

@@ -28,7 +28,8 @@ const stubborn = testKind("test.stubborn", {
     step<TestInput, never>({
       name: "first",
       host: onHost,
-      run: async ({ call, transaction, resumed }) => {
+      run: async (context) => {
+        const { call, resumed } = context;
         if (resumed) return undefined;
         await gate.pass();
         try {
@@ -37,7 +38,7 @@ const stubborn = testKind("test.stubborn", {
         } catch (error) {
           zombieSends.push(error);
         }
-        await transaction(async () => {
+        await context.transaction(async () => {
           zombieSends.push("written");
         });
         return undefined;
