@@ -131,7 +131,7 @@ function apt(args) {
 }
 
 /** @returns {boolean} whether systemd runs this machine */
-export function hasServiceManager() {
+function hasServiceManager() {
   return existsSync("/run/systemd/system");
 }
 

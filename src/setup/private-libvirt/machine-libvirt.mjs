@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isAlive } from "../processes.mjs";
 import { run, runToEnd } from "../run-program.mjs";
+import { removeCgroups } from "./cgroups.mjs";
 import { readNamespace } from "./namespace-state.mjs";
 import { findNatNetwork } from "./nat-network.mjs";
 import {
@@ -57,6 +58,8 @@ export async function startMachineLibvirt({ dir, maskKvm, group }) {
   mkdirSync(dir, { recursive: true, mode: 0o755 });
   rmSync(join(dir, "run"), { recursive: true, force: true });
   const name = machineName(dir);
+  // Left by one that was killed from outside; a new one cannot be made over it.
+  removeCgroups(name);
   const nat = await findNatNetwork(dir);
   const namespace = await startHolder({ dir, name, maskKvm, network: nat.network });
   try {

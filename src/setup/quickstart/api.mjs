@@ -1,66 +1,51 @@
-// The few calls that quickstart makes, as any client would make them.
-import { readFileSync } from "node:fs";
-
-/**
- * @typedef {(method: string, path: string, body?: unknown) => Promise<any>} Send the answer's JSON; null for a 404 of a GET
- * @typedef {object} QuickstartApi
- * @property {Send} send
- * @property {(path: string, file: string) => Promise<void>} upload
- * @property {(path: string) => Promise<string>} text
- * @property {AbortSignal} signal
- */
+// The generated SDK, with what a script wants on top: an answer or an exception.
+import { createClient, createConfig } from "../../../openapi/sdk/client/index.ts";
 
 /**
  * @param {{ url: string, token: string }} service
  * @param {AbortSignal} signal ends every call
- * @returns {QuickstartApi}
  */
-export function createApi({ url, token }, signal) {
-  const authorization = `Bearer ${token}`;
-  /** @param {Response} answer */
-  const refuse = async (answer) => {
-    const text = await answer.text();
-    throw new Error(`${answer.url.slice(url.length)} was answered with ${answer.status}: ${detailOf(text)}`);
-  };
-  return {
-    signal,
-    async send(method, path, body) {
-      const json = body === undefined ? {} : { body: JSON.stringify(body) };
-      const headers = {
-        authorization,
-        ...(body === undefined ? {} : { "content-type": "application/json" }),
-      };
-      const answer = await fetch(`${url}${path}`, { method, headers, signal, ...json });
-      if (answer.status === 404 && method === "GET") return null;
-      if (!answer.ok) await refuse(answer);
-      return answer.status === 204 ? null : await answer.json();
-    },
-    async upload(path, file) {
-      const headers = { authorization, "content-type": "application/octet-stream" };
-      const answer = await fetch(`${url}${path}`, {
-        method: "PUT",
-        headers,
-        signal,
-        body: readFileSync(file),
-      });
-      if (!answer.ok) await refuse(answer);
-    },
-    async text(path) {
-      const answer = await fetch(`${url}${path}`, { headers: { authorization }, signal });
-      if (!answer.ok) await refuse(answer);
-      return await answer.text();
-    },
-  };
+export function connect({ url, token }, signal) {
+  return createClient(
+    createConfig({ baseUrl: url, auth: token, headers: { authorization: `Bearer ${token}` }, signal }),
+  );
 }
 
-/** @param {string} text */
-function detailOf(text) {
-  try {
-    /** @type {unknown} */
-    const problem = JSON.parse(text);
-    if (typeof problem === "object" && problem !== null && "detail" in problem) return String(problem.detail);
-  } catch {
-    // Not JSON: shown as it is.
-  }
-  return text.slice(0, 500);
+/** @typedef {ReturnType<typeof connect>} Client */
+
+/**
+ * @template T
+ * @typedef {Promise<{ data?: T | undefined, error?: unknown, response?: Response | undefined }>} Request
+ */
+
+/**
+ * @template T
+ * @param {Request<T>} request
+ * @returns {Promise<NonNullable<T>>}
+ * @throws {Error} with what the API said was wrong
+ */
+export async function answerOf(request) {
+  const answer = await findAnswer(request);
+  if (answer === null) throw new Error("the API said that there is no such thing");
+  return answer;
+}
+
+/**
+ * @template T
+ * @param {Request<T>} request
+ * @returns {Promise<NonNullable<T> | null>} null for a 404
+ * @throws {Error} with what the API said was wrong
+ */
+export async function findAnswer(request) {
+  const { data, error, response } = await request;
+  if (data !== undefined && data !== null) return data;
+  if (response?.status === 404) return null;
+  if (error instanceof Error) throw error;
+  throw new Error(`the API refused with ${response?.status ?? "no status"}: ${detailOf(error)}`);
+}
+
+/** @param {unknown} problem */
+function detailOf(problem) {
+  if (typeof problem === "object" && problem !== null && "detail" in problem) return String(problem.detail);
+  return String(problem);
 }

@@ -1,7 +1,24 @@
 // Quickstart's VM: its host, its images, its creation step by step, and its first words on the serial console.
+import { openAsBlob } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import {
+  createVm,
+  deleteVm,
+  getHost,
+  getImage,
+  getOperation,
+  getVm,
+  getVmConsoleLog,
+  listHostNetworks,
+  refreshHost,
+  registerHost,
+  startVm,
+  updateHost,
+  uploadImage,
+} from "../../../openapi/sdk/index.ts";
 import { GUEST_KERNEL_ARGS } from "../guest-image.mjs";
 import { withProgress } from "../progress.mjs";
+import { answerOf, findAnswer } from "./api.mjs";
 
 export const VM = "hello";
 const IMAGES = /** @type {const} */ ([
@@ -13,76 +30,87 @@ const BOOT_SECONDS = 180;
 const LAST_LINES = 12;
 
 /**
- * @typedef {import("./api.mjs").QuickstartApi} Api
+ * @typedef {import("./api.mjs").Client} Client
  * @typedef {import("./hosts.mjs").Ground} Ground
  * @typedef {import("../progress.mjs").Log} Log
  */
 
 /**
- * @param {Api} api
+ * Brings the VM up: its hosts are registered, its images uploaded, it is created or started again.
+ * @param {Client} client
  * @param {Ground} ground
+ * @param {AbortSignal} signal
  * @param {Log} log
- * @returns {Promise<{ name: string }>}
  */
-export async function runVm(api, ground, log) {
-  for (const host of ground.hosts) await registerHost(api, host, log);
-  if (ground.guest !== null) await uploadImages(api, ground.guest, log);
-  const present = await api.send("GET", `/v1/vms/${VM}`);
-  if (present === null) await createVm(api, ground, log);
-  else await startVm(api, present, log);
-  await showConsole(api, log);
-  return { name: VM };
+export async function runVm(client, ground, signal, log) {
+  for (const host of ground.hosts) await ensureHost(client, host, signal, log);
+  if (ground.guest !== null) await ensureImages(client, ground.guest, log);
+  const vm = await findAnswer(getVm({ client, path: { vm: VM } }));
+  if (vm === null) await makeVm(client, ground, signal, log);
+  else {
+    if (vm.status.phase === "failed") {
+      throw new Error(`VM "${VM}" of an earlier run failed: look at GET /v1/vms/${VM}, then delete it`);
+    }
+    log(`VM "${VM}" is there already and is ${vm.status.power}; starting it`);
+    const { operation } = await answerOf(startVm({ client, path: { vm: VM }, body: {} }));
+    await follow(client, operation, signal, log);
+  }
+  await showConsole(client, signal, log);
 }
 
 /**
- * @param {Api} api
+ * @param {Client} client
  * @param {Ground["hosts"][number]} host
+ * @param {AbortSignal} signal
  * @param {Log} log
  */
-async function registerHost(api, { name, uri, accelerator }, log) {
-  const present = await api.send("GET", `/v1/hosts/${name}`);
-  if (present !== null && present.spec.uri !== uri) {
+async function ensureHost(client, { name, uri, accelerator }, signal, log) {
+  const present = await findAnswer(getHost({ client, path: { host: name } }));
+  if (present === null) {
+    log(`registering ${uri} as host "${name}"`);
+    const { operation } = await answerOf(registerHost({ client, body: { name, uri, accelerator } }));
+    await follow(client, operation, signal, log);
+    return;
+  }
+  if (present.spec.uri !== uri) {
     throw new Error(
       `host "${name}" is registered with the URI ${present.spec.uri}, not ${uri}: delete its VMs and the host, or set DROVER_DATA_DIR to another directory`,
     );
   }
-  if (present === null) {
-    log(`registering ${uri} as host "${name}"`);
-    const { operation } = await api.send("POST", "/v1/hosts", { name, uri, accelerator });
-    await follow(api, operation, log);
-    return;
-  }
   log(`host "${name}" is registered already`);
-  if (present.spec.accelerator !== accelerator) await api.send("PATCH", `/v1/hosts/${name}`, { accelerator });
-  const { operation } = await api.send("POST", `/v1/hosts/${name}/refresh`, {});
-  await follow(api, operation, log);
+  if (present.spec.accelerator !== accelerator) {
+    await answerOf(updateHost({ client, path: { host: name }, body: { accelerator } }));
+  }
+  const { operation } = await answerOf(refreshHost({ client, path: { host: name } }));
+  await follow(client, operation, signal, log);
 }
 
 /**
- * @param {Api} api
+ * @param {Client} client
  * @param {import("../guest-image.mjs").GuestImage} guest
  * @param {Log} log
  */
-async function uploadImages(api, guest, log) {
-  for (const [name, kind, part] of IMAGES) {
-    if ((await api.send("GET", `/v1/images/${name}`)) !== null) continue;
-    await withProgress(log, `uploading image "${name}"`, () =>
-      api.upload(`/v1/images/${name}/content?kind=${kind}`, guest[part]),
+async function ensureImages(client, guest, log) {
+  for (const [image, kind, part] of IMAGES) {
+    if ((await findAnswer(getImage({ client, path: { image } }))) !== null) continue;
+    const body = await openAsBlob(guest[part]);
+    await withProgress(log, `uploading image "${image}"`, () =>
+      answerOf(uploadImage({ client, path: { image }, query: { kind }, body })),
     );
-    log(`uploaded image "${name}"`);
+    log(`uploaded image "${image}"`);
   }
 }
 
 /**
- * @param {Api} api
+ * @param {Client} client
  * @param {Ground} ground
+ * @param {AbortSignal} signal
  * @param {Log} log
  */
-async function createVm(api, ground, log) {
+async function makeVm(client, ground, signal, log) {
   const host = ground.hosts[0]?.name ?? "";
-  /** @type {{ items: { name: string, active: boolean }[] }} */
-  const networks = await api.send("GET", `/v1/hosts/${host}/networks`);
-  const active = networks.items.filter((network) => network.active).map(({ name }) => name);
+  const { items } = await answerOf(listHostNetworks({ client, path: { host } }));
+  const active = items.filter((network) => network.active).map(({ name }) => name);
   const network = active.includes("default") ? "default" : active[0];
   const nics = network === undefined ? [] : [{ name: "eth0", network }];
   // Its disk boots as well; without acceleration a kernel that is given directly is up ten times sooner.
@@ -91,80 +119,68 @@ async function createVm(api, ground, log) {
   const content = ground.guest === null ? { disks: [{ name: "root", sizeGib: 1 }] } : real;
   const spec = { cpu: { count: 1 }, memoryMib: 256, nics, ...content };
   log(`creating VM "${VM}"`);
-  const { operation } = await api.send("POST", "/v1/vms", { name: VM, labels: { made: "quickstart" }, spec });
-  await follow(api, operation, log);
+  const body = { name: VM, labels: { made: "quickstart" }, spec };
+  const { operation } = await answerOf(createVm({ client, body }));
+  await follow(client, operation, signal, log);
 }
 
 /**
- * @param {Api} api
- * @param {{ status: { power: string, phase: string } }} vm
+ * Shows an operation's steps as they happen, until it ends.
+ * @param {Client} client
+ * @param {{ id: string, kind: string }} started
+ * @param {AbortSignal} signal
  * @param {Log} log
  */
-async function startVm(api, vm, log) {
-  if (vm.status.phase === "failed") {
-    throw new Error(`VM "${VM}" of an earlier run failed: look at GET /v1/vms/${VM}, then delete it`);
-  }
-  log(`VM "${VM}" exists already and is ${vm.status.power}; starting it`);
-  const { operation } = await api.send("POST", `/v1/vms/${VM}/start`, {});
-  await follow(api, operation, log);
-}
-
-/**
- * Shows an operation's steps as they happen.
- * @param {Api} api
- * @param {{ id: string, kind: string }} operation
- * @param {Log} log
- */
-async function follow(api, operation, log) {
+async function follow(client, started, signal, log) {
   /** @type {Map<string, string>} */
   const shown = new Map();
   for (;;) {
-    const now = await api.send("GET", `/v1/operations/${operation.id}`);
-    for (const { name, state } of now.steps) {
+    const operation = await answerOf(getOperation({ client, path: { operation: started.id } }));
+    for (const { name, state } of operation.steps) {
       if (shown.get(name) === state) continue;
       shown.set(name, state);
-      log(`  ${operation.kind}: ${name} ${state}`);
+      log(`  ${started.kind}: ${name} ${state}`);
     }
-    if (now.endedAt !== null) {
-      if (now.state === "succeeded") return;
-      throw new Error(`${operation.kind} ${now.state}: ${now.error?.message ?? "no reason was given"}`);
+    if (operation.state === "succeeded") return;
+    if (operation.endedAt !== null) {
+      throw new Error(
+        `${started.kind} ${operation.state}: ${operation.error?.message ?? "no reason was given"}`,
+      );
     }
-    await sleep(150, undefined, { signal: api.signal });
+    await sleep(150, undefined, { signal });
   }
 }
 
 /**
  * Waits until the guest says that it is up, and shows what it wrote: the proof of life.
- * @param {Api} api
+ * @param {Client} client
+ * @param {AbortSignal} signal
  * @param {Log} log
  */
-async function showConsole(api, log) {
+async function showConsole(client, signal, log) {
   const deadline = performance.now() + BOOT_SECONDS * 1000;
   const text = await withProgress(log, "waiting for the guest's first words", async () => {
     for (;;) {
-      const written = await api.text(`/v1/vms/${VM}/console/log`);
+      const written = await answerOf(getVmConsoleLog({ client, path: { vm: VM }, parseAs: "text" }));
       if (written.includes("DROVER-GUEST-UP") || performance.now() > deadline) return written;
-      await sleep(500, undefined, { signal: api.signal });
+      await sleep(500, undefined, { signal });
     }
   });
   if (!text.includes("DROVER-GUEST-UP"))
     throw new Error(`the guest wrote nothing within ${BOOT_SECONDS} seconds`);
   log("the guest's serial console says:");
   // A guest may write anything: what would steer the terminal is left out.
-  const lines = text
-    .replace(/\r/g, "")
-    .split("\n")
-    .map((line) => line.replace(/[^\x20-\x7e]/g, ""));
+  const lines = text.split("\n").map((line) => line.replace(/[^ -~]/g, ""));
   for (const line of lines.filter((line) => line !== "").slice(-LAST_LINES)) log(`  | ${line}`);
 }
 
 /**
- * @param {Api} api
- * @param {{ name: string }} vm
+ * @param {Client} client
+ * @param {AbortSignal} signal
  * @param {Log} log
  */
-export async function deleteVm(api, { name }, log) {
-  log(`deleting VM "${name}"`);
-  const { operation } = await api.send("DELETE", `/v1/vms/${name}`);
-  await follow(api, operation, log);
+export async function removeVm(client, signal, log) {
+  log(`deleting VM "${VM}"`);
+  const { operation } = await answerOf(deleteVm({ client, path: { vm: VM } }));
+  await follow(client, operation, signal, log);
 }
