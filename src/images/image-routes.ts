@@ -5,6 +5,7 @@ import { type Api, type Call, NoContent } from "../http/route.ts";
 import { Name } from "../http/schemas.ts";
 import { invalidRequest, violationsOf } from "../http/violations.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
+import { deleteImage } from "./image-delete.ts";
 import {
   ImagePage,
   ImageSchema,
@@ -14,7 +15,6 @@ import {
   uploadQuery,
 } from "./image-schemas.ts";
 import {
-  deleteImage,
   type ImageServiceDeps,
   importImage,
   pageOfImages,

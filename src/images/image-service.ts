@@ -1,5 +1,5 @@
 import type { Database, Tx } from "../db/client.ts";
-import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
+import { uniqueViolation } from "../db/database-errors.ts";
 import { appendEvent } from "../events/event-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
@@ -7,10 +7,9 @@ import { type LabelRequirement, Labels, patchLabels } from "../http/labels.ts";
 import { type PageRequest, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
 import { DroverError } from "../lib/errors.ts";
 import { type ImageId, newId, type OperationId, type ProjectId } from "../lib/ids.ts";
-import { cancelOperation } from "../operations/operation-cancel.ts";
 import type { OperationKind } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
-import { enqueue, unfinishedOperations } from "../operations/operation-queue.ts";
+import { enqueue } from "../operations/operation-queue.ts";
 import type { ImportAllowList } from "./address-guard.ts";
 import type { ContentCollector } from "./content-collector.ts";
 import { imageEvent } from "./image-events.ts";
@@ -18,17 +17,14 @@ import type { ImportInput } from "./image-import.ts";
 import type { ImageRecord } from "./image-record.ts";
 import type { Image, ImportImage, PatchImage } from "./image-schemas.ts";
 import {
-  deleteImageRow,
   findImage,
   type ImageFilter,
   type ImageOrder,
   insertImportingImage,
   listImages,
-  lockContent,
   lockImage,
   unfinishedImageOperations,
   updateImageLabels,
-  vmsUsingImage,
 } from "./image-store.ts";
 import { toImage } from "./image-view.ts";
 import { displayUrl, parseImportUrl, refusalOfHost } from "./import-url.ts";
@@ -204,50 +200,6 @@ function sameLabels(a: Readonly<Record<string, string>>, b: Readonly<Record<stri
   return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key]);
 }
 
-/**
- * Deletes an image; one that is still imported is cancelled first. The content goes with its last image. Whether VMs
- * use it says their foreign key: a VM that is created meanwhile either comes first, and the delete is refused, or
- * finds no image.
- * Throws `not_found`, `precondition_failed`, `in_use`.
- */
-export async function deleteImage(
-  deps: ImageServiceDeps,
-  tx: Tx,
-  project: ProjectRef,
-  idOrName: string,
-  ifMatch: IfMatch | null,
-): Promise<void> {
-  const { id } = await resolveImage(tx, project.id, idOrName);
-  // Lanes are locked before rows, everywhere.
-  for (const operation of await unfinishedOperations(tx, { kind: "image", id })) {
-    if (operation.mode === "exclusive") await cancelOperation(tx, deps.kinds, operation.id);
-  }
-  const image = await lockImage(tx, project.id, id);
-  if (image === null) throw noImage(idOrName);
-  requireMatch(ifMatch, image.generation);
-  // Taken before the row goes: an upload of the same content that waits for it then does not wait for the name.
-  if (image.content !== null) await lockContent(tx, image.content.sha256);
-  await deleteImageRow(tx, id).catch(async (error: unknown) => {
-    throw foreignKeyViolation(error) === null ? error : await inUse(deps.database, image);
-  });
-  await appendEvent(tx, imageEvent("image.deleted", image));
-  if (image.content !== null) deps.collector.collect(image.content.sha256);
-}
-
-const USERS_NAMED = 10;
-
-/** Asked outside of the transaction, which the violation has ended. */
-async function inUse(database: Database, image: ImageRecord): Promise<DroverError> {
-  const users = await vmsUsingImage(database, image.id, USERS_NAMED + 1);
-  const named = users.slice(0, USERS_NAMED);
-  const more = users.length > USERS_NAMED ? " and others" : "";
-  return new DroverError(
-    "in_use",
-    `The image "${image.name}" is used by the VMs ${named.join(", ")}${more}. Delete them first.`,
-    { details: { vms: named } },
-  );
-}
-
 export function nameTaken(name: string): DroverError {
   return new DroverError(
     "name_taken",
@@ -255,6 +207,6 @@ export function nameTaken(name: string): DroverError {
   );
 }
 
-function noImage(idOrName: string): DroverError {
+export function noImage(idOrName: string): DroverError {
   return new DroverError("not_found", `There is no image "${idOrName}" in this project.`);
 }

@@ -42,7 +42,7 @@ const SPACE_CHECK_BYTES = 64 * 1024 * 1024;
 export async function receiveFile(options: ReceiveOptions): Promise<ReceivedFile> {
   const { file, announcedBytes, maxBytes } = options;
   if (announcedBytes !== null && announcedBytes > maxBytes) throw tooLarge(maxBytes);
-  await requireSpace(options, announcedBytes ?? 0);
+  await requireSpace(options, announcedBytes ?? 0).catch(rethrow);
   const handle = await open(file, "wx", 0o600).catch(rethrow);
   try {
     const received = await copy(handle, options);
@@ -144,7 +144,13 @@ function rethrow(error: unknown): never {
   if (code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG") {
     throw storageFull("It ran full while the image was written.", error);
   }
-  throw error;
+  // What comes from the source has a meaning already; an error of a system call here is the disk's.
+  if (code === undefined || error instanceof DroverError) throw error;
+  throw new DroverError(
+    "unavailable",
+    `The image store cannot be written to (${code}). Nothing of this image was kept; tell the operator if it goes on.`,
+    { cause: error },
+  );
 }
 
 function storageFull(detail: string, cause?: unknown): DroverError {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readdir, readFile, utimes, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { claimImageDirectory } from "../../../src/images/image-directory.ts";
@@ -118,6 +118,15 @@ describe("receive", () => {
     const refused = store.files.receive("test", { ...options, announcedBytes: 2 ** 55 });
     await expect(refused).rejects.toMatchObject({ code: "storage_full", retry: "afterCapacity" });
     expect(await incoming(store)).toEqual([]);
+  });
+
+  it("tells a store that is not there as the store's failure", async () => {
+    const { files, directory } = await newStore();
+    await rm(path.join(directory, "incoming"), { recursive: true });
+    await expect(receive(files, parts("x"))).rejects.toMatchObject({
+      code: "unavailable",
+      message: expect.stringMatching(/image store.*ENOENT/) as string,
+    });
   });
 
   it("keeps the reserve free", async () => {
