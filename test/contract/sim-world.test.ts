@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { HostConnection, HostEvent } from "../../src/hypervisors/hypervisor.ts";
 import { type SimControl, simControl } from "../../src/hypervisors/sim/sim-control-store.ts";
 import { createSimDriver } from "../../src/hypervisors/sim/sim-driver.ts";
+import { fateOf } from "../../src/hypervisors/sim/sim-fate.ts";
 import { createEmptyDatabase, createTestDatabase, execute, type TestDatabase } from "../fixtures/database.ts";
 import { anyCall, connectSim, installationId, outcomeOf, simDomain } from "../fixtures/sim-host.ts";
 
@@ -127,16 +129,37 @@ describe("the simulated world", () => {
     const hosts = [await connect("sim+kvm://w1", driver), await connect("sim+xen://w2", driver)];
     const told: string[] = [];
     for (const host of hosts) host.onClose((error) => told.push(error.reason));
-    const sql =
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()" +
-      " AND application_name = 'drover-sim'";
-    await execute(database.url, sql);
+    await terminateDriversConnections();
     await eventually(() => told.length === 2);
     expect(told).toEqual(["unreachable", "unreachable"]);
     const again = await connect("sim+kvm://w1", driver);
     expect((await again.inventory(anyCall())).domains).toEqual([]);
   });
+
+  it("refuses the calls that are under way when the database closes the connection", async () => {
+    const host = await connect("sim+kvm://under-way");
+    const spec = simDomain();
+    await host.defineDomain(spec, anyCall());
+    const blocker = new Client({ connectionString: database.url });
+    await blocker.connect();
+    await blocker.query("BEGIN; SELECT FROM sim.host WHERE name = 'under-way' FOR UPDATE");
+    const starting = outcomeOf(host.startDomain(spec.uuid, anyCall()));
+    const waiting =
+      "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    await eventually(async () => (await execute(database.url, waiting)).length > 0);
+    await terminateDriversConnections();
+    expect(await starting).toBe("unreachable");
+    await blocker.end();
+  });
 });
+
+/** Ends the drivers' connections to the database, as its restart would. */
+async function terminateDriversConnections(): Promise<void> {
+  const sql =
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()" +
+    " AND application_name = 'drover-sim'";
+  await execute(database.url, sql);
+}
 
 describe("a simulated host", () => {
   it("never gives out more memory than it has, however many start at once", async () => {
@@ -324,14 +347,26 @@ describe("faults of a simulated host", () => {
   });
 
   it("by rate: a hung call ends with its deadline, and was not sent", async () => {
-    const host = await connect("sim+kvm://hanging?hangRate=0.9&seed=2");
-    const spec = simDomain();
-    let sent = 0;
-    const call = anyCall({ timeoutMs: 20, beforeSend: () => (sent += 1) });
-    const outcomes: string[] = [];
-    for (let n = 0; n < 20; n += 1) outcomes.push(await outcomeOf(host.defineDomain(spec, call)));
-    expect(outcomes.filter((outcome) => outcome === "ok")).toHaveLength(sent);
-    expect(outcomes).toContain("timeout");
+    const uri = "sim+kvm://hanging?hangRate=0.5&seed=2";
+    const host = await connect(uri);
+    const settings = {
+      name: "hanging",
+      seed: 2,
+      latencyMs: 0,
+      failRate: 0,
+      hangRate: 0.5,
+      loseAnswerRate: 0,
+    };
+    const fates = Array.from({ length: 20 }, (_, n) => fateOf(settings, "defineDomain", n).outcome);
+    const seen: string[] = [];
+    for (const fate of fates) {
+      let sent = 0;
+      const timeoutMs = fate === "hang" ? 20 : 30_000;
+      const call = anyCall({ timeoutMs, beforeSend: () => (sent += 1) });
+      seen.push(`${await outcomeOf(host.defineDomain(simDomain(), call))} sent ${sent}`);
+    }
+    expect(seen).toEqual(fates.map((fate) => (fate === "hang" ? "timeout sent 0" : "ok sent 1")));
+    expect(new Set(fates)).toEqual(new Set(["hang", "answer"]));
   });
 });
 
@@ -361,6 +396,20 @@ describe("the control of simulated hosts", () => {
     const waiting = outcomeOf(host.inventory(anyCall({ timeoutMs: 600_000 })));
     await control.setHostDown(uri, true);
     expect(await waiting).toBe("unreachable");
+  });
+
+  it("breaks the connections that are open, and none that is opened later", async () => {
+    const uri = "sim+kvm://broken";
+    const driver = createSimDriver({ databaseUrl: database.url });
+    for (let n = 0; n < 20; n += 1) {
+      const before = await connect(uri, driver);
+      await control.breakConnections(uri);
+      const after = await connect(uri, driver);
+      expect(await outcomeOf(after.inventory(anyCall()))).toBe("ok");
+      await eventually(async () => (await outcomeOf(before.inventory(anyCall()))) === "unreachable");
+      expect(await outcomeOf(after.inventory(anyCall()))).toBe("ok");
+      await after.close();
+    }
   });
 
   it("cuts a host's power: guests are off, connections broken", async () => {

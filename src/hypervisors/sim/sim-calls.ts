@@ -1,8 +1,9 @@
 import { type Call, HypervisorError, type HypervisorErrorReason } from "../hypervisor.ts";
 import { type Fate, fateOf } from "./sim-fate.ts";
 import { limitsOf, type SimLife, withinLimits } from "./sim-life.ts";
+import { type ReadRow, TAKE_FAULT } from "./sim-reads-store.ts";
 import type { SimSettings } from "./sim-uri.ts";
-import type { SimWorld, WorldQuery } from "./sim-world-store.ts";
+import { functionQuery, type SimWorld, type WorldQuery } from "./sim-world-store.ts";
 
 /** The kinds of calls that a simulated host can be told to fail, delay or hang. */
 export const SIM_CALLS = [
@@ -59,12 +60,6 @@ const NO_ANSWER: AnswerRow = {
   value: null,
 };
 
-/** What every reading statement selects beside its own columns. */
-export interface ReadRow {
-  readonly down: boolean;
-  readonly hasFaults: boolean;
-}
-
 /** The calls of one connection: each meets its latency and its fate, then the world. */
 export class SimCalls {
   readonly #settings: SimSettings;
@@ -83,14 +78,9 @@ export class SimCalls {
 
   /** A call that changes the host: one function of the world, whose first arguments are the host and the call. */
   change(kind: SimCall, fn: string, args: readonly unknown[], call: Call): Promise<unknown> {
-    const places = args.map((_, index) => `$${index + 3}`);
-    const query: WorldQuery = {
-      name: `sim-${fn}`,
-      text: `SELECT * FROM sim.${fn}(${["$1", "$2", ...places].join(", ")})`,
-      values: [this.#hostId, kind, ...args],
-    };
+    const query = functionQuery(fn, [this.#hostId, kind, ...args]);
     return this.#meetFate(kind, call, async (isOver) => {
-      const rows = await this.#world.run<AnswerRow>(query, () => {
+      const rows = await this.#run<AnswerRow>(query, () => {
         if (isOver()) throw new NotSent();
         call.beforeSend();
       });
@@ -107,20 +97,26 @@ export class SimCalls {
         if (isOver()) throw new NotSent();
       };
       const query = { name: `sim-${kind}`, text, values: [this.#hostId, ...args] };
-      const row = (await this.#world.run<Row>(query, stopIfOver))[0];
+      const row = (await this.#run<Row>(query, stopIfOver))[0];
       if (row === undefined || row.down) return this.#failWith("unreachable", "the simulated host is down");
       if (row.hasFaults) {
-        const take = {
-          name: "sim-take-fault",
-          text: "SELECT sim.take_fault($1, $2) AS fault",
-          values: [this.#hostId, kind],
-        };
-        const faults = await this.#world.run<{ fault: string | null }>(take, stopIfOver);
+        const take = { name: "sim-take-fault", text: TAKE_FAULT, values: [this.#hostId, kind] };
+        const faults = await this.#run<{ fault: string | null }>(take, stopIfOver);
         const fault = faults[0]?.fault ?? null;
         if (fault !== null) return this.#failWith(fault, null);
       }
       return row;
     });
+  }
+
+  /** A world out of reach ends the connection, as a host out of reach does. */
+  async #run<Row extends object>(query: WorldQuery, beforeSend: () => void): Promise<readonly Row[]> {
+    try {
+      return await this.#world.run<Row>(query, beforeSend);
+    } catch (error) {
+      if (error instanceof HypervisorError && error.reason === "unreachable") this.#life.end(error);
+      throw error;
+    }
   }
 
   /** Half of the latency lies before the effect and half behind it: a call given up in between may have happened. */

@@ -19,17 +19,25 @@ BEGIN
   RETURN found_id;
 END $$;
 
+-- Ends the connections that are open now, and none that is opened later.
+CREATE FUNCTION sim.end_connections(p_host integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE count integer;
+BEGIN
+  UPDATE sim.host SET breaks = breaks + 1 WHERE id = p_host RETURNING breaks INTO count;
+  PERFORM pg_notify('sim_event', p_host || ' broken ' || count);
+END $$;
+
 -- Takes a host down, which breaks every connection to it, or brings it up again.
 CREATE FUNCTION sim.set_host_down(p_uri text, p_down boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE h integer := sim.host_id(p_uri);
 BEGIN
   UPDATE sim.host SET down = p_down WHERE id = h;
-  IF p_down THEN PERFORM pg_notify('sim_event', h || ' lost'); END IF;
+  IF p_down THEN PERFORM sim.end_connections(h); END IF;
 END $$;
 
 -- Breaks every connection to a host that stays up.
 CREATE FUNCTION sim.break_connections(p_uri text) RETURNS void LANGUAGE sql AS
-$$ SELECT pg_notify('sim_event', sim.host_id(p_uri) || ' lost') $$;
+$$ SELECT sim.end_connections(sim.host_id(p_uri)) $$;
 
 -- The host loses its power and comes back: every guest is off, and every connection breaks.
 CREATE FUNCTION sim.cut_host_power(p_uri text) RETURNS void LANGUAGE plpgsql AS $$
@@ -40,7 +48,7 @@ BEGIN
   FOR d IN SELECT * FROM sim.domain WHERE host_id = h AND power IN ('running', 'paused') ORDER BY uuid FOR NO KEY UPDATE LOOP
     PERFORM sim.set_power(d, 'off', 'unknown', 'stopped', NULL);
   END LOOP;
-  PERFORM pg_notify('sim_event', h || ' lost');
+  PERFORM sim.end_connections(h);
 END $$;
 
 CREATE FUNCTION sim.domain_for_control(p_uri text, p_uuid uuid) RETURNS sim.domain LANGUAGE plpgsql AS $$
@@ -128,7 +136,7 @@ END $$;
 CREATE FUNCTION sim.remove_host(p_uri text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE h integer := sim.host_id(p_uri);
 BEGIN
+  PERFORM sim.end_connections(h);
   DELETE FROM sim.host WHERE id = h;
-  PERFORM pg_notify('sim_event', h || ' lost');
 END $$;
 `;

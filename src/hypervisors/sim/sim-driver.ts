@@ -3,7 +3,7 @@ import { CallCounter, SimCalls } from "./sim-calls.ts";
 import { simConnection } from "./sim-connection.ts";
 import { declaredCapabilities } from "./sim-facts.ts";
 import { SimLife, withinLimits } from "./sim-life.ts";
-import { READ_HOST } from "./sim-reads-store.ts";
+import { type HostRow, READ_HOST } from "./sim-reads-store.ts";
 import { SharedWorld } from "./sim-shared-world.ts";
 import { canonicalSimUri, parseSimUri, SIM_SCHEMES, type SimSettings } from "./sim-uri.ts";
 import { fromDatabase, type SimWorld } from "./sim-world-store.ts";
@@ -69,14 +69,19 @@ async function openHost(opening: Opening, life: SimLife): Promise<HostConnection
   const { world, settings, target, counter, signal, release } = opening;
   const hostId = await world.hostId(canonicalSimUri(settings));
   const watchers = new Set<(uuid: string, detail: string) => void>();
+  const breaks = new Breaks(life);
   const unsubscribe = world.subscribe(hostId, (notice) => {
     if (notice.kind === "lost") life.end(notice.error);
+    else if (notice.kind === "broken") breaks.told(notice.breaks);
     else for (const watcher of [...watchers]) watcher(notice.uuid, notice.detail);
   });
   life.onEnd(unsubscribe);
+  if (world.isLost())
+    throw new HypervisorError("unreachable", "the connection to the simulated world was lost");
   const calls = new SimCalls(settings, world, hostId, counter, life);
   // Asked only now that notices arrive: a host that goes down from here on is not missed.
-  await calls.read("connect", READ_HOST, [], { signal, timeoutMs: NO_LIMIT_MS, beforeSend: () => undefined });
+  const call = { signal, timeoutMs: NO_LIMIT_MS, beforeSend: () => undefined };
+  breaks.connected((await calls.read<HostRow>("connect", READ_HOST, [], call)).breaks);
   return simConnection({
     settings,
     target,
@@ -94,6 +99,32 @@ async function openHost(opening: Opening, life: SimLife): Promise<HostConnection
     },
     close: release,
   });
+}
+
+/** Ends a connection at the first break that is told and came after it was opened. */
+class Breaks {
+  readonly #life: SimLife;
+  #atConnect = Infinity;
+  #told = 0;
+
+  constructor(life: SimLife) {
+    this.#life = life;
+  }
+
+  told(breaks: number): void {
+    this.#told = Math.max(this.#told, breaks);
+    this.#check();
+  }
+
+  connected(breaks: number): void {
+    this.#atConnect = breaks;
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#told <= this.#atConnect) return;
+    this.#life.end(new HypervisorError("unreachable", "the simulated host closed the connection"));
+  }
 }
 
 /** The longest time that a timer takes: connecting is limited by its signal only. */

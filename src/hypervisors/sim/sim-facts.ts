@@ -13,7 +13,7 @@ import type { SimSettings } from "./sim-uri.ts";
 /** The one storage pool of a simulated host. */
 export const SIM_POOL = "default";
 /** The one network of a simulated host. */
-export const SIM_NETWORK = "default";
+const SIM_NETWORK = "default";
 
 const KVM_HVM: readonly Capability[] = [
   "start",

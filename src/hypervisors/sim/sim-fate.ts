@@ -31,7 +31,7 @@ export function fateOf(settings: FateSettings, kind: string, n: number): Fate {
 }
 
 /** FNV-1a, 32 bits: spreads short texts well enough to seed the generator. */
-export function hashText(text: string): number {
+function hashText(text: string): number {
   let hash = 0x811c_9dc5;
   for (let index = 0; index < text.length; index += 1) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x0100_0193);

@@ -1,15 +1,27 @@
-import type { ReadRow } from "./sim-calls.ts";
 import type { ConsoleEntry } from "./sim-console-log.ts";
 import type { DomainTuple } from "./sim-domains.ts";
 
 /** The statements that only look at a simulated host, and their rows. $1 is the host. */
+
+/** What every reading statement selects beside its own columns. */
+export interface ReadRow {
+  readonly down: boolean;
+  readonly hasFaults: boolean;
+}
 
 const HOST = `h.down, h.has_faults AS "hasFaults"`;
 const DOMAIN = `json_build_array(d.uuid, d.name, d.power, d.reason, d.cpu_count, d.memory_mib, d.installation_id,
   d.vm_id, d.autostart)`;
 const VOLUME = `jsonb_build_object('name', v.name, 'capacityBytes', v.capacity_bytes, 'allocationBytes', v.allocation_bytes)`;
 
-export const READ_HOST = `SELECT ${HOST} FROM sim.host h WHERE h.id = $1`;
+/** Uses up a fault that was ordered for the call $2, if there is one. */
+export const TAKE_FAULT = "SELECT sim.take_fault($1, $2) AS fault";
+
+export interface HostRow extends ReadRow {
+  /** How often connections to this host have been broken. */
+  readonly breaks: number;
+}
+export const READ_HOST = `SELECT ${HOST}, h.breaks FROM sim.host h WHERE h.id = $1`;
 
 export interface InventoryRow extends ReadRow {
   readonly domains: readonly DomainTuple[];

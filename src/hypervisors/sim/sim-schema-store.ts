@@ -74,6 +74,8 @@ CREATE VIEW sim.domain_now AS
     CASE WHEN stops_at <= clock_timestamp() THEN 'shutdown' ELSE reason END AS reason
   FROM sim.domain;
 `,
+  // How often connections to the host have been broken: one that was opened since is not meant.
+  "ALTER TABLE sim.host ADD COLUMN breaks integer NOT NULL DEFAULT 0",
 ];
 
 const DROP_FUNCTIONS = `

@@ -6,6 +6,9 @@ import { ensureSimSchema } from "./sim-schema-store.ts";
 /** What the world tells about one host, pushed to every process that is connected to it. */
 export type WorldNotice =
   | { readonly kind: "changed"; readonly uuid: string; readonly detail: string }
+  /** All connections to the host end that were opened before its connections had been broken this often. */
+  | { readonly kind: "broken"; readonly breaks: number }
+  /** The world itself is gone. */
   | { readonly kind: "lost"; readonly error: HypervisorError };
 
 /** One statement of the world; `name` makes it a prepared one. */
@@ -13,6 +16,12 @@ export interface WorldQuery {
   readonly name: string;
   readonly text: string;
   readonly values: readonly unknown[];
+}
+
+/** A call of one of the world's functions, each of which always takes the same number of arguments. */
+export function functionQuery(fn: string, args: readonly unknown[]): WorldQuery {
+  const places = args.map((_, index) => `$${index + 1}`).join(", ");
+  return { name: `sim-${fn}`, text: `SELECT * FROM sim.${fn}(${places})`, values: args };
 }
 
 /** The simulated world as one process sees it: a small pool for all its hosts, and one connection that listens. */
@@ -36,7 +45,8 @@ export interface SimWorld {
 
 /** Connections of one process to the world. Calls wait for one, a call holds it for about a millisecond. */
 const POOL_SIZE = 4;
-const CONNECT_TIMEOUT_MS = 10_000;
+/** Longer than calls wait for an answer, for it holds also where a call waits for its turn. */
+const CONNECT_TIMEOUT_MS = 60_000;
 const CHANNEL = "sim_event";
 /**
  * The world commits without waiting for the disk. It stands in the same write-ahead log as the inventory, so what
@@ -65,6 +75,8 @@ export async function openSimWorld(databaseUrl: string): Promise<SimWorld> {
   const pool = new Pool({ ...options, max: POOL_SIZE, allowExitOnIdle: true });
   // A broken idle connection is replaced by the pool; a broken listener ends the world, so nothing is missed.
   pool.on("error", () => undefined);
+  // One that breaks while a call holds it rejects the call, and must not end the process besides.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   const ask = <Row extends object>(query: WorldQuery) => runOn<Row>(pool, query, () => undefined);
   return {
     run: (query, beforeSend) => runOn(pool, query, beforeSend),
@@ -135,14 +147,9 @@ function listen(client: Client) {
     lose(new Error("the database closed the connection"));
   });
   client.on("notification", ({ payload = "" }) => {
-    const [host = "", kind, uuid = "", detail = ""] = payload.split(" ");
+    const [host = "", kind, about = "", detail = ""] = payload.split(" ");
     const notice: WorldNotice =
-      kind === "changed"
-        ? { kind, uuid, detail }
-        : {
-            kind: "lost",
-            error: new HypervisorError("unreachable", "the simulated host closed the connection"),
-          };
+      kind === "changed" ? { kind, uuid: about, detail } : { kind: "broken", breaks: Number(about) };
     for (const listener of [...(listeners.get(Number(host)) ?? [])]) listener(notice);
   });
   return {
