@@ -38,6 +38,15 @@ describe("deleting an image", () => {
     expect((await request(api, "DELETE", "/v1/images/mortal")).status).toBe(404);
   });
 
+  it("leaves no content behind, however many are deleted at once", async () => {
+    const contents = Array.from({ length: 20 }, () => rawDisk());
+    await Promise.all(contents.map((bytes, index) => upload(api, `many-${index}`, bytes)));
+    await Promise.all(contents.map((_, index) => request(api, "DELETE", `/v1/images/many-${index}`)));
+    await api.store.collector.stop();
+    const files = await api.store.allFiles();
+    expect(contents.map(contentFile).filter((file) => files.includes(file))).toEqual([]);
+  });
+
   it("keeps a content that another image has", async () => {
     const bytes = rawDisk();
     await upload(api, "twin-a", bytes);
