@@ -63,7 +63,8 @@ async function beginFirst(run: Run): Promise<Begun | null> {
   const { admit } = run.kind;
   await run.probe("begin.before");
   if (admit === undefined || run.recorded.size > 0) return await go(run, from, run.deps.db);
-  const { admission, begun } = await underClaimTransaction(run.deps.db, run, async (tx) => {
+  // The claim is proved by the record of the first step, or of the end: this only reads.
+  const { admission, begun } = await run.deps.db.transaction(async (tx) => {
     const answer = await admit(tx, run.operation);
     return { admission: answer, begun: answer.kind === "run" ? await beginNext(tx, run, from) : null };
   });

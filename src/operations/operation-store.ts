@@ -155,7 +155,8 @@ function toView(row: ViewRow): OperationView {
 /** Why it failed, and where it needs attention, which undo failed: the operation's own error is kept as it was. */
 function errorToShow({ error, state, steps }: ViewRow): ErrorBody | null {
   const failed = steps.find((step) => step.state === "undoFailed");
-  if (state !== "attention" || error === null || failed === undefined || failed.undoError === null) return error;
+  if (state !== "attention" || error === null || failed === undefined || failed.undoError === null)
+    return error;
   return {
     ...error,
     message: `${error.message} Undoing the step "${failed.name}" failed too: ${failed.undoError.message}`,

@@ -19,6 +19,7 @@ import {
   type OperationRunner,
   type RunnerLimits,
 } from "../../../src/operations/operation-runner.ts";
+import type { OperationState } from "../../../src/operations/operation-state.ts";
 import {
   startWorkerLease,
   type WorkerLease,
@@ -81,7 +82,7 @@ export interface OperationRow {
   readonly id: string;
   readonly seq: bigint;
   readonly kind: string;
-  readonly state: string;
+  readonly state: OperationState;
   readonly attempt: number;
   readonly host_id: string | null;
   readonly token: string | null;
@@ -97,7 +98,7 @@ export interface OperationRow {
 export interface StepRow {
   readonly position: number;
   readonly name: string;
-  readonly state: string;
+  readonly state: OperationState;
   readonly attempts: number;
   readonly found: unknown;
   readonly result: unknown;
