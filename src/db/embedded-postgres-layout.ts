@@ -74,6 +74,8 @@ function clusterHome(base: string): string {
   const home = join(OUTSIDE, randomUUID());
   mkdirSync(home, { recursive: true, mode: 0o711 });
   for (const directory of [OUTSIDE, home]) letPass(directory);
+  // For people: a data directory that is deleted by hand leaves its cluster here.
+  writeFileSync(join(home, "data-directory"), `${dirname(base)}\n`, { mode: 0o600 });
   writeFileSync(location, `${home}\n`, { mode: 0o600 });
   return home;
 }
