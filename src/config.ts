@@ -101,7 +101,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   return {
     databaseUrl: env.DATABASE_URL ?? null,
     listen: env.DROVER_LISTEN,
-    dataDir: resolve(env.DROVER_DATA_DIR ?? defaultDataDir(environment)),
+    dataDir: resolve(env.DROVER_DATA_DIR ?? defaultDataDir(given)),
     roles: env.DROVER_ROLES,
     adminToken: env.DROVER_ADMIN_TOKEN ?? null,
     secretKey: env.DROVER_SECRET_KEY ?? null,
@@ -132,9 +132,15 @@ function defaultDataDir(environment: Readonly<Record<string, string | undefined>
 export function maskedConfig(config: Config): Record<string, unknown> {
   return {
     ...config,
-    databaseUrl:
-      config.databaseUrl === null ? "embedded" : config.databaseUrl.replace(/:\/\/[^@/]*@/, "://***@"),
+    databaseUrl: config.databaseUrl === null ? "embedded" : maskedUrl(config.databaseUrl),
     adminToken: config.adminToken === null ? null : "***",
     secretKey: config.secretKey === null ? null : "***",
   };
+}
+
+/** The URL without user, password and parameters, any of which may be a secret. */
+function maskedUrl(text: string): string {
+  if (!URL.canParse(text)) return "***";
+  const { protocol, host, pathname, username, search } = new URL(text);
+  return `${protocol}//${username === "" ? "" : "***@"}${host}${pathname}${search === "" ? "" : "?***"}`;
 }

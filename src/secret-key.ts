@@ -1,13 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { StartupError } from "./lib/startup-error.ts";
 
 const KEY_BYTES = 32;
 const FILE = "secret.key";
 
 /**
  * The key that credentials are encrypted with, 32 bytes: the configured one (base64), else that of the file
- * `secret.key` in the data directory, which is made with the first start. Throws when the file holds anything else.
+ * `secret.key` in the data directory, which is made with the first start. Throws StartupError when the file holds anything else.
  */
 export async function loadSecretKey(dataDir: string, configured: string | null): Promise<Uint8Array> {
   if (configured !== null) return Buffer.from(configured, "base64");
@@ -16,7 +17,7 @@ export async function loadSecretKey(dataDir: string, configured: string | null):
   const text = (await readIfThere(path)) ?? (await makeKey(path));
   const key = Buffer.from(text.trim(), "base64");
   if (key.length === KEY_BYTES) return key;
-  throw new Error(
+  throw new StartupError(
     `${path} holds no key of ${KEY_BYTES} bytes in base64: put the original back, or set DROVER_SECRET_KEY`,
   );
 }

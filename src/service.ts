@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { buildApp } from "./app.ts";
@@ -17,15 +16,17 @@ import type { OperationAnswers } from "./http/change.ts";
 import { createMetrics, type Metrics } from "./http/metrics.ts";
 import type { ReadinessCheck } from "./http/service-routes.ts";
 import { createDrivers, driverForUri } from "./hypervisors/index.ts";
-import { parseImportAllowList } from "./images/address-guard.ts";
+import { type ImportAllowList, parseImportAllowList } from "./images/address-guard.ts";
 import { createContentCollector } from "./images/content-collector.ts";
 import { createImageContents } from "./images/image-content.ts";
 import { claimImageDirectory } from "./images/image-directory.ts";
 import { createImageFiles } from "./images/image-files.ts";
 import { imageImportKind } from "./images/image-import.ts";
 import { systemClock } from "./lib/clock.ts";
+import { messageOf } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import { createSecretBox, type SecretBox } from "./lib/secret-box.ts";
+import { StartupError } from "./lib/startup-error.ts";
 import { GIB } from "./lib/units.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import { startHistoryCleaner } from "./operations/history-cleaner.ts";
@@ -34,6 +35,7 @@ import { getOperation } from "./operations/operation-store.ts";
 import { createOperationWaits } from "./operations/operation-wait.ts";
 import { wakeAfterChange } from "./operations/operation-wakes.ts";
 import { loadSecretKey } from "./secret-key.ts";
+import { listen, readTls } from "./service-listen.ts";
 import { ensureAdminToken } from "./tokens/token-service.ts";
 import { registerInventoryGauges } from "./vms/inventory-gauges.ts";
 import { createConsoleLogReader } from "./vms/vm-console.ts";
@@ -114,9 +116,7 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
     images,
     metrics: createMetrics(),
   };
-  const readiness: ReadinessCheck[] = [
-    { name: "database", check: () => pingDatabase(db) },
-  ];
+  const readiness: ReadinessCheck[] = [{ name: "database", check: () => pingDatabase(db) }];
   if (config.roles.worker) readiness.push(startWork(parts, ends, probe));
   const url = config.roles.api ? await startApi(parts, readiness, ends) : null;
   return { url, newAdminToken };
@@ -151,9 +151,18 @@ function imageParts(config: Config, db: Database, logger: Logger, directory: str
   const limits = { maxBytes: config.maxImageGib * GIB, maxVirtualSizeBytes: MAX_VIRTUAL_SIZE_BYTES };
   const receiver = { files, limits, qemuImg: "qemu-img" };
   const collector = createContentCollector({ database: db, files, log: logger });
-  const allow = parseImportAllowList(config.imageImportAllow);
+  const allow = allowListOf(config);
   const importKind = imageImportKind({ ...receiver, allow, collect: collector.collect });
   return { ...receiver, collector, allow, importKind, contents: createImageContents(db, files) };
+}
+
+/** Throws StartupError that names the variable. */
+function allowListOf({ imageImportAllow }: Config): ImportAllowList {
+  try {
+    return parseImportAllowList(imageImportAllow);
+  } catch (cause) {
+    throw new StartupError(`DROVER_IMAGE_IMPORT_ALLOW: ${messageOf(cause)}`, { cause });
+  }
 }
 
 /** The drivers, as hosts look for them: by a URI. */
@@ -234,12 +243,5 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     tls: config.tls === null ? null : await readTls(config.tls),
   });
   ends.push(() => app.close());
-  return await app.listen({ host: config.listen.host, port: config.listen.port });
-}
-
-async function readTls({
-  certPath,
-  keyPath,
-}: NonNullable<Config["tls"]>): Promise<{ cert: string; key: string }> {
-  return { cert: await readFile(certPath, "utf8"), key: await readFile(keyPath, "utf8") };
+  return await listen(app, config.listen);
 }

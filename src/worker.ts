@@ -90,6 +90,8 @@ export function startWorker(deps: WorkerDeps): Worker {
       clearTimeout(timer);
       await beginning;
       await life?.stop(drainSeconds);
+      // The lease may have been lost in between.
+      await beginning;
     },
   };
 }
@@ -130,18 +132,34 @@ function liveWith(
   return {
     lease,
     running: () => runner.running(),
+    // Each part ends, whatever becomes of the others: what still ran would keep the process alive.
     async stop(drainSeconds) {
-      await lease.drain();
-      await runner.stop({ drainSeconds });
-      await hosts.stop();
-      await lease.stop();
-      await listener.close();
+      await endEach(logger, [
+        () => lease.drain(),
+        () => runner.stop({ drainSeconds }),
+        () => hosts.stop(),
+        () => lease.stop(),
+        () => listener.close(),
+      ]);
     },
     async drop() {
-      await Promise.all([runner.stop({ drainSeconds: 0 }), hosts.drop()]);
-      await listener.close();
+      await endEach(logger, [
+        () => Promise.all([runner.stop({ drainSeconds: 0 }), hosts.drop()]),
+        () => listener.close(),
+      ]);
     },
   };
+}
+
+/** In order. One that fails, such as while the database is away, does not keep the next from ending. */
+async function endEach(logger: Log, parts: readonly (() => Promise<unknown>)[]): Promise<void> {
+  for (const end of parts) {
+    try {
+      await end();
+    } catch (error) {
+      logger.warn({ err: error }, "a part of the worker did not end well");
+    }
+  }
 }
 
 export interface KindDeps {

@@ -1,13 +1,11 @@
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type OperationId, type ProjectId } from "../lib/ids.ts";
-import { contextOf, endOperation, lockOperation, readSnapshot } from "../operations/operation-end.ts";
+import { asId, type ProjectId } from "../lib/ids.ts";
+import { endLocked, type LockedOperation, lockUnfinished } from "../operations/operation-abandon.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
-import { lockSubjects } from "../operations/operation-lanes.ts";
-import { subjectsOf } from "../operations/operation-queue.ts";
-import { releaseClaim, unfinishedOperationsOf } from "../operations/operation-subject-store.ts";
-import { deleteHostRow, deleteHostVms, lockHost, vmsOnHost } from "./host-store.ts";
+import type { HostRecord } from "./host-record.ts";
+import { deleteHostRow, deleteHostVms, findHost, lockHost, vmsOnHost } from "./host-store.ts";
 
 /**
  * Gives up a dead host with all that was on it: its VMs leave the inventory, what was queued for them ends as failed.
@@ -20,29 +18,10 @@ export async function forgetHost(
   idOrName: string,
   confirmName: string,
 ): Promise<void> {
-  const vms = await vmsOnHost(tx, idOrName);
-  await endOperations(
-    tx,
-    kinds,
-    "vm",
-    vms.map(({ id }) => id),
-  );
-  const host = await lockHost(tx, idOrName);
-  if (host === null)
-    throw new DroverError("not_found", `There is no host "${idOrName}". List them with GET /v1/hosts.`);
-  if (confirmName !== host.name) {
-    const message = `is not the name of this host, which is "${host.name}"`;
-    throw new DroverError("invalid_request", `confirmName ${message}.`, {
-      violations: [{ pointer: "/confirmName", message }],
-    });
-  }
-  if (host.state === "ready") {
-    throw new DroverError(
-      "invalid_state",
-      `Host "${host.name}" answers: delete its VMs and then the host; only a dead host can be forgotten.`,
-    );
-  }
-  await endOperations(tx, kinds, "host", [host.id]);
+  const { host, unfinished } = await lockWithOperations(tx, idOrName);
+  requireConfirmed(host, confirmName);
+  const error = new DroverError("cancelled", "The host was forgotten: what it was to do there is given up.");
+  await endLocked(tx, kinds, unfinished, { state: "failed", error, undone: false });
   for (const vm of await deleteHostVms(tx, host.id)) {
     await appendEvent(tx, {
       type: "vm.forgotten",
@@ -59,26 +38,45 @@ export async function forgetHost(
   });
 }
 
-/** Ends what is unfinished on these subjects. Whoever runs it is fenced by it, and compensates nothing. */
-async function endOperations(
+/** Lanes and operations first, then the host's row, as everywhere. */
+async function lockWithOperations(
   tx: Tx,
-  kinds: KindRegistry,
-  kind: "vm" | "host",
-  ids: readonly string[],
-): Promise<void> {
-  const unfinished = await unfinishedOperationsOf(tx, kind, ids);
-  for (const id of [...unfinished.values()].flat().map((text) => asId<OperationId>(text))) {
-    const subjects = await subjectsOf(tx, id);
-    await lockSubjects(tx, subjects);
-    await lockOperation(tx, id);
-    await releaseClaim(tx, id);
-    const now = await readSnapshot(tx, id);
-    if (now === null || now.ended) continue;
-    const error = new DroverError(
-      "cancelled",
-      "The host was forgotten: what it was to do there is given up.",
+  idOrName: string,
+): Promise<{ readonly host: HostRecord; readonly unfinished: readonly LockedOperation[] }> {
+  const found = await findHost(tx, idOrName);
+  if (found === null) throw noSuchHost(idOrName);
+  const vms = await vmsOnHost(tx, found.id);
+  const unfinished = [
+    ...(await lockUnfinished(
+      tx,
+      "vm",
+      vms.map(({ id }) => id),
+    )),
+    ...(await lockUnfinished(tx, "host", [found.id])),
+  ];
+  const host = await lockHost(tx, found.id);
+  if (host === null) throw noSuchHost(idOrName);
+  // A VM that was placed meanwhile: nobody places another one while the host's row is locked.
+  const known = new Set(vms.map(({ id }) => id));
+  const late = (await vmsOnHost(tx, host.id)).flatMap(({ id }) => (known.has(id) ? [] : [id]));
+  return { host, unfinished: [...unfinished, ...(await lockUnfinished(tx, "vm", late))] };
+}
+
+function noSuchHost(idOrName: string): DroverError {
+  return new DroverError("not_found", `There is no host "${idOrName}". List them with GET /v1/hosts.`);
+}
+
+function requireConfirmed(host: HostRecord, confirmName: string): void {
+  if (confirmName !== host.name) {
+    const message = `is not the name of this host, which is "${host.name}"`;
+    throw new DroverError("invalid_request", `confirmName ${message}.`, {
+      violations: [{ pointer: "/confirmName", message }],
+    });
+  }
+  if (host.state === "ready") {
+    throw new DroverError(
+      "invalid_state",
+      `Host "${host.name}" answers: delete its VMs and then the host; only a dead host can be forgotten.`,
     );
-    const outcome = { state: "failed", error, undone: false } as const;
-    await endOperation(tx, kinds, contextOf(kinds, now), { outcome, subjects, claim: null });
   }
 }

@@ -10,8 +10,8 @@ import {
 } from "../operations/operation-kind.ts";
 import { checked, HostFactsSchema, HostInventorySchema } from "./host-facts.ts";
 import { recordFacts, recordInventory } from "./host-observation-store.ts";
-import type { ObservationSink } from "./host-session.ts";
 import { getHost } from "./host-store.ts";
+import type { ObservationSink } from "./observation-sink.ts";
 
 const HostInput = z.object({ hostId: z.guid().transform((id) => asId<HostId>(id)) });
 type HostInput = z.output<typeof HostInput>;
@@ -68,8 +68,8 @@ function inventoryStep({ installationId, sink }: HostKindDeps) {
         "an inventory",
       );
       await context.transaction(async (tx) => {
-        await recordInventory(tx, hostId, inventory, installationId, observedAt);
-        await sink.inventory(tx, hostId, inventory, observedAt);
+        const { recorded } = await recordInventory(tx, hostId, inventory, installationId, observedAt);
+        if (recorded) await sink.inventory(tx, hostId, inventory, observedAt);
       });
       const { domains, networks, pools } = inventory;
       return { domains: domains.length, networks: networks.length, pools: pools.length };

@@ -1,8 +1,10 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
+import { appendEvent } from "../events/event-store.ts";
 import type { HostFacts, HostInventory, ObservedDomain } from "../hypervisors/hypervisor.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import { type HostId, type InstallationId, newId } from "../lib/ids.ts";
+import type { JsonObject } from "../lib/json.ts";
 
 /** What a host was seen to be. Whoever writes it has checked in the same transaction that the host is its own. */
 
@@ -43,17 +45,27 @@ export async function recordFacts(tx: Tx, hostId: HostId, facts: HostFacts): Pro
 
 /** The host does not answer. Returns whether that is news. */
 export async function recordUnreachable(tx: Tx, hostId: HostId, error: ErrorBody): Promise<boolean> {
-  const before = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { state: true } });
+  const before = await tx.host.findUniqueOrThrow({
+    where: { id: hostId },
+    select: { name: true, state: true },
+  });
   await tx.host.update({
     where: { id: hostId },
     data: { state: "unreachable", error: error as unknown as Prisma.InputJsonObject },
   });
-  return before.state !== "unreachable";
+  const isNews = before.state !== "unreachable";
+  if (isNews) await tellState(tx, "host.unreachable", hostId, before.name, { error: error.code });
+  return isNews;
+}
+
+async function tellState(tx: Tx, type: string, id: HostId, name: string, data: JsonObject): Promise<void> {
+  await appendEvent(tx, { type, subject: { kind: "host", id, name }, projectId: null, data });
 }
 
 /**
- * Writes a complete inventory under the host's next number and makes the host `ready`. Returns the number and
- * whether the host became ready by it. Rows of an earlier number are gone afterwards: they were not found.
+ * Writes a complete inventory under the host's next number and makes the host `ready`. What it does not show is gone
+ * afterwards, and only rows that differ are written. One that was asked for before what is recorded already changes
+ * nothing. Locks the host's row.
  */
 export async function recordInventory(
   tx: Tx,
@@ -61,14 +73,15 @@ export async function recordInventory(
   inventory: HostInventory,
   installationId: InstallationId,
   observedAt: Date,
-): Promise<{ readonly seq: bigint; readonly becameReady: boolean }> {
-  const before = await tx.host.findUniqueOrThrow({
-    where: { id: hostId },
-    select: { state: true, inventorySeq: true },
-  });
-  const seq = before.inventorySeq + 1n;
-  const foreign = inventory.domains.filter((domain) => domain.installationId !== installationId);
-  const busy = foreign.filter((domain) => domain.power === "running" || domain.power === "paused");
+): Promise<{ readonly recorded: boolean }> {
+  const before = (
+    await tx.$queryRaw<{ name: string; state: string; seq: bigint; at: Date | null }[]>`
+      SELECT name, state, inventory_seq AS seq, inventory_at AS at FROM host WHERE id = ${hostId}::uuid
+      FOR NO KEY UPDATE`
+  )[0];
+  if (before === undefined || (before.at !== null && before.at > observedAt)) return { recorded: false };
+  const seq = before.seq + 1n;
+  const strangers = await unmanaged(tx, hostId, inventory.domains, installationId);
   await tx.host.update({
     where: { id: hostId },
     data: {
@@ -77,17 +90,35 @@ export async function recordInventory(
       inventorySeq: seq,
       inventoryAt: observedAt,
       lastSeenAt: observedAt,
-      unmanagedCpuCount: busy.reduce((sum, domain) => sum + domain.cpuCount, 0),
-      unmanagedMemoryMib: busy.reduce((sum, domain) => sum + domain.memoryMib, 0),
+      unmanagedCpuCount: strangers.reduce((sum, domain) => sum + domain.cpuCount, 0),
+      unmanagedMemoryMib: strangers.reduce((sum, domain) => sum + domain.memoryMib, 0),
     },
   });
   await writeDomains(tx, hostId, inventory.domains, seq, observedAt);
+  const uuids = inventory.domains.map(({ uuid }) => uuid);
+  await tx.$executeRaw`
+    DELETE FROM observed_domain WHERE host_id = ${hostId}::uuid AND domain_uuid <> ALL(${uuids}::text[]::uuid[])
+      AND observed_at <= ${observedAt}`;
   await writeNetworks(tx, hostId, inventory, seq, observedAt);
   await writePools(tx, hostId, inventory, seq, observedAt);
-  for (const table of ["observed_domain", "host_network", "host_pool"]) {
-    await tx.$executeRaw`DELETE FROM ${Prisma.raw(table)} WHERE host_id = ${hostId}::uuid AND inventory_seq < ${seq}`;
-  }
-  return { seq, becameReady: before.state !== "ready" };
+  if (before.state !== "ready") await tellState(tx, "host.ready", hostId, before.name, {});
+  return { recorded: true };
+}
+
+/** The domains that use memory and CPUs and that no reservation stands for: others', and ours without a VM here. */
+async function unmanaged(
+  tx: Tx,
+  hostId: HostId,
+  domains: readonly ObservedDomain[],
+  installationId: InstallationId,
+): Promise<ObservedDomain[]> {
+  const rows = await tx.vm.findMany({ where: { hostId }, select: { domainUuid: true } });
+  const ours = new Set(rows.map(({ domainUuid }) => domainUuid));
+  return domains.filter(
+    (domain) =>
+      (domain.power === "running" || domain.power === "paused") &&
+      !(domain.installationId === installationId && ours.has(domain.uuid)),
+  );
 }
 
 /** Writes one domain as it was just seen, outside a complete inventory; the next one confirms or removes it. */
@@ -101,11 +132,17 @@ export async function recordDomain(
   await writeDomains(tx, hostId, [domain], host.inventorySeq, observedAt);
 }
 
-/** Forgets a domain that the host says it does not have. */
-export async function forgetDomain(tx: Tx, hostId: HostId, domainUuid: string): Promise<void> {
-  await tx.observedDomain.deleteMany({ where: { hostId, domainUuid } });
+/** Forgets a domain that the host says it does not have, unless it was seen later. */
+export async function forgetDomain(
+  tx: Tx,
+  hostId: HostId,
+  domainUuid: string,
+  observedAt: Date,
+): Promise<void> {
+  await tx.observedDomain.deleteMany({ where: { hostId, domainUuid, observedAt: { lte: observedAt } } });
 }
 
+/** New rows and rows that differ only: an idle host of a thousand domains costs one reading statement. */
 async function writeDomains(
   tx: Tx,
   hostId: HostId,
@@ -115,17 +152,22 @@ async function writeDomains(
 ): Promise<void> {
   if (domains.length === 0) return;
   await tx.$executeRaw`
-    INSERT INTO observed_domain (host_id, domain_uuid, name, power, reason, cpu_count, memory_mib,
-                                 installation_id, vm_id, autostart, inventory_seq, observed_at)
-    SELECT ${hostId}::uuid, d.uuid::uuid, d.name, d.power, d.reason, d."cpuCount", d."memoryMib",
+    INSERT INTO observed_domain AS o (host_id, domain_uuid, name, power, reason, cpu_count, memory_mib,
+                                      installation_id, vm_id, autostart, inventory_seq, observed_at)
+    SELECT ${hostId}::uuid, d.uuid, d.name, d.power, d.reason, d."cpuCount", d."memoryMib",
            d."installationId", d."vmId", d.autostart, ${seq}, ${observedAt}
     FROM jsonb_to_recordset(${JSON.stringify(domains)}::jsonb)
-      AS d(uuid text, name text, power text, reason text, "cpuCount" int, "memoryMib" int,
+      AS d(uuid uuid, name text, power text, reason text, "cpuCount" int, "memoryMib" int,
            "installationId" text, "vmId" text, autostart boolean)
+    LEFT JOIN observed_domain k ON k.host_id = ${hostId}::uuid AND k.domain_uuid = d.uuid
+    WHERE k.host_id IS NULL OR (k.observed_at <= ${observedAt} AND
+      (k.name, k.power, k.reason, k.cpu_count, k.memory_mib, k.installation_id, k.vm_id, k.autostart) IS DISTINCT FROM
+      (d.name, d.power, d.reason, d."cpuCount", d."memoryMib", d."installationId", d."vmId", d.autostart))
     ON CONFLICT (host_id, domain_uuid) DO UPDATE SET
       name = EXCLUDED.name, power = EXCLUDED.power, reason = EXCLUDED.reason, cpu_count = EXCLUDED.cpu_count,
       memory_mib = EXCLUDED.memory_mib, installation_id = EXCLUDED.installation_id, vm_id = EXCLUDED.vm_id,
-      autostart = EXCLUDED.autostart, inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at`;
+      autostart = EXCLUDED.autostart, inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at
+    WHERE o.observed_at <= EXCLUDED.observed_at`;
 }
 
 async function writeNetworks(
@@ -141,8 +183,12 @@ async function writeNetworks(
     SELECT n.id, ${hostId}::uuid, n.name, n.uuid, n.active, n.bridge, n.mode, ${seq}, ${at}
     FROM jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
       AS n(id uuid, name text, uuid text, active boolean, bridge text, mode text)
+    LEFT JOIN host_network k ON k.host_id = ${hostId}::uuid AND k.name = n.name
+    WHERE k.id IS NULL OR (k.uuid, k.active, k.bridge, k.mode) IS DISTINCT FROM (n.uuid, n.active, n.bridge, n.mode)
     ON CONFLICT (host_id, name) DO UPDATE SET uuid = EXCLUDED.uuid, active = EXCLUDED.active, bridge = EXCLUDED.bridge,
       mode = EXCLUDED.mode, inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at`;
+  const names = rows.map(({ name }) => name);
+  await tx.$executeRaw`DELETE FROM host_network WHERE host_id = ${hostId}::uuid AND name <> ALL(${names}::text[])`;
 }
 
 async function writePools(
@@ -161,7 +207,12 @@ async function writePools(
     FROM jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
       AS p(id uuid, name text, uuid text, active boolean, type text, path text, "capacityBytes" bigint,
            "availableBytes" bigint)
+    LEFT JOIN host_pool k ON k.host_id = ${hostId}::uuid AND k.name = p.name
+    WHERE k.id IS NULL OR (k.uuid, k.active, k.type, k.path, k.capacity_bytes, k.available_bytes) IS DISTINCT FROM
+      (p.uuid, p.active, p.type, p.path, p."capacityBytes", p."availableBytes")
     ON CONFLICT (host_id, name) DO UPDATE SET uuid = EXCLUDED.uuid, active = EXCLUDED.active, type = EXCLUDED.type,
       path = EXCLUDED.path, capacity_bytes = EXCLUDED.capacity_bytes, available_bytes = EXCLUDED.available_bytes,
       inventory_seq = EXCLUDED.inventory_seq, observed_at = EXCLUDED.observed_at`;
+  const names = rows.map(({ name }) => name);
+  await tx.$executeRaw`DELETE FROM host_pool WHERE host_id = ${hostId}::uuid AND name <> ALL(${names}::text[])`;
 }

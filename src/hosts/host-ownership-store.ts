@@ -10,7 +10,7 @@ export interface OwnedHost {
 }
 
 /**
- * Takes hosts that nobody owns, as many as bring this worker to its fair share of all hosts, and raises the epoch of
+ * Takes hosts that nobody owns (or whom a worker owns that is gone: a takeover may have crossed its end), as many as bring this worker to its fair share of all hosts, and raises the epoch of
  * each: whatever an earlier owner still believes, its writes no longer match. Takes nothing when the worker's own
  * lease is over.
  */
@@ -18,7 +18,9 @@ export async function acquireHosts(tx: Tx, workerId: WorkerId): Promise<void> {
   await tx.$executeRaw`
     UPDATE host SET owner_id = ${workerId}::uuid, epoch = epoch + 1
     WHERE id IN (
-      SELECT id FROM host WHERE owner_id IS NULL ORDER BY id
+      SELECT id FROM host h
+      WHERE owner_id IS NULL OR NOT EXISTS (SELECT 1 FROM worker o WHERE o.id = h.owner_id)
+      ORDER BY id
       LIMIT greatest(0, (
         SELECT ceil((SELECT count(*) FROM host)::numeric / greatest(1, count(*)))::int
         FROM worker WHERE lease_expires_at > now() AND NOT draining

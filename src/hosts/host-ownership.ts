@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId, WorkerId } from "../lib/ids.ts";
@@ -20,6 +21,8 @@ interface Held {
 }
 
 const LOOK_EVERY_MS = 1_000;
+// A connection that does not close by then is left behind.
+const END_LIMIT_MS = 5_000;
 
 /** The hosts that this worker owns, each with its session. */
 export interface HostOwnership {
@@ -35,6 +38,7 @@ export interface HostOwnership {
 
 export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
   const held = new Map<HostId, Held>();
+  const ending = new Set<Promise<void>>();
   let stopped = false;
   let timer: NodeJS.Timeout | undefined;
   let looking: Promise<void> = Promise.resolve();
@@ -52,19 +56,23 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
     return { session, connectionKey: host.connectionKey };
   }
 
+  /** Nobody waits for the end of one: a host that hangs must not keep the others from being looked after. */
+  function end(session: HostSession): void {
+    const ended = session.stop().finally(() => ending.delete(ended));
+    ending.add(ended);
+  }
+
   /** Brings the sessions in line with what the database says this worker owns. */
-  async function align(hosts: readonly OwnedHost[]): Promise<void> {
+  function align(hosts: readonly OwnedHost[]): void {
     const byId = new Map(hosts.map((host) => [host.id, host]));
     const stale = [...held].filter(([id, { session, connectionKey }]) => {
       const host = byId.get(id);
-      return host?.epoch !== session.epoch || host.connectionKey !== connectionKey;
+      return session.isOver || host?.epoch !== session.epoch || host.connectionKey !== connectionKey;
     });
-    await Promise.all(
-      stale.map(async ([id, { session }]) => {
-        held.delete(id);
-        await session.stop();
-      }),
-    );
+    for (const [id, { session }] of stale) {
+      held.delete(id);
+      end(session);
+    }
     for (const host of hosts) {
       if (!held.has(host.id)) held.set(host.id, open(host));
     }
@@ -74,7 +82,7 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
     try {
       await deps.db.transaction((tx) => acquireHosts(tx, deps.workerId));
       const hosts = await ownedHosts(deps.db, deps.workerId);
-      if (!stopped) await align(hosts);
+      if (!stopped) align(hosts);
     } catch (error) {
       deps.logger.warn(
         { error: messageOf(error) },
@@ -90,9 +98,12 @@ export function startHostOwnership(deps: HostOwnershipDeps): HostOwnership {
   }
 
   async function drop(): Promise<void> {
-    const sessions = [...held.values()];
+    for (const { session } of held.values()) end(session);
     held.clear();
-    await Promise.all(sessions.map(({ session }) => session.stop()));
+    const stopWaiting = new AbortController();
+    const tooLong = sleep(END_LIMIT_MS, undefined, { signal: stopWaiting.signal }).catch(() => undefined);
+    await Promise.race([Promise.all(ending), tooLong]);
+    stopWaiting.abort();
   }
 
   lookAndGoOn();

@@ -57,7 +57,12 @@ export function allocatable(
   const memory = capacity.memoryMib - capacity.reserveMemoryMib;
   const memoryOvercommit = hypervisor === "xen" ? 1 : capacity.memoryOvercommit;
   return {
-    cpuCount: Math.max(0, Math.floor(cpus * capacity.cpuOvercommit) - capacity.unmanagedCpuCount),
-    memoryMib: Math.max(0, Math.floor(memory * memoryOvercommit) - capacity.unmanagedMemoryMib),
+    cpuCount: Math.max(0, promised(cpus, capacity.cpuOvercommit) - capacity.unmanagedCpuCount),
+    memoryMib: Math.max(0, promised(memory, memoryOvercommit) - capacity.unmanagedMemoryMib),
   };
+}
+
+/** Whole units; 100 times 1.15 is 115, though floating point says a hair less. */
+function promised(amount: number, overcommit: number): number {
+  return Math.floor(amount * overcommit + 1e-6);
 }

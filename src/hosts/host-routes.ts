@@ -4,7 +4,7 @@ import { LabelSelector } from "../http/labels.ts";
 import { pageOf, pageQuery, pageWindow, toPage } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
 import { QueryBoolean, timestamp } from "../http/schemas.ts";
-import { type HostId, isUuid } from "../lib/ids.ts";
+import type { HostId } from "../lib/ids.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
 import { forgetHost } from "./host-forget.ts";
 import {
@@ -110,6 +110,11 @@ function registerReads(api: Api, { db }: HostRouteDeps): void {
   });
 }
 
+/** What an inventory confirms it does not write again: everything that is listed was seen by the last one. */
+function latest(writtenAt: Date, inventoryAt: Date | null): Date {
+  return inventoryAt !== null && inventoryAt > writtenAt ? inventoryAt : writtenAt;
+}
+
 /** What the last inventory found on a host: at most some hundred rows, so these lists have one page. */
 function registerContents(api: Api, { db }: HostRouteDeps): void {
   api.read({
@@ -123,26 +128,12 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
     errors: ["not_found"],
     handle: async ({ params }) => {
       const host = await requireHost(db, params.host);
-      const { id: installationId } = await db.installation.findFirstOrThrow({ select: { id: true } });
-      const rows = await domainsOnHost(db, host.id);
-      const items = rows.map((row) => {
-        const managed = row.installationId === installationId;
-        const { domainUuid: uuid, name, reason, cpuCount, memoryMib, autostart } = row;
-        const vmId = managed && row.vmId !== null && isUuid(row.vmId) ? row.vmId : null;
-        const power = HostDomainSchema.shape.power.parse(row.power);
-        return {
-          uuid,
-          name,
-          power,
-          reason,
-          cpuCount,
-          memoryMib,
-          autostart,
-          managed,
-          vmId,
-          observedAt: timestamp(row.observedAt),
-        };
-      });
+      const items = (await domainsOnHost(db, host.id)).map((row) => ({
+        ...row,
+        power: HostDomainSchema.shape.power.parse(row.power),
+        managed: row.vmId !== null,
+        observedAt: timestamp(row.observedAt),
+      }));
       return { status: 200, body: { items } };
     },
   });
@@ -155,10 +146,11 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
     responses: { 200: z.strictObject({ items: z.array(HostNetworkSchema) }).meta({ id: "HostNetworkList" }) },
     errors: ["not_found"],
     handle: async ({ params }) => {
-      const rows = await networksOnHost(db, (await requireHost(db, params.host)).id);
+      const host = await requireHost(db, params.host);
+      const rows = await networksOnHost(db, host.id);
       const items = rows.map(({ name, uuid, active, bridge, mode, observedAt }) => ({
         ...{ name, uuid, active, bridge, mode },
-        observedAt: timestamp(observedAt),
+        observedAt: timestamp(latest(observedAt, host.inventoryAt)),
       }));
       return { status: 200, body: { items } };
     },
@@ -172,12 +164,13 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
     responses: { 200: z.strictObject({ items: z.array(HostPoolSchema) }).meta({ id: "HostPoolList" }) },
     errors: ["not_found"],
     handle: async ({ params }) => {
-      const rows = await poolsOnHost(db, (await requireHost(db, params.host)).id);
+      const host = await requireHost(db, params.host);
+      const rows = await poolsOnHost(db, host.id);
       const items = rows.map(
         ({ name, uuid, active, type, path, capacityBytes, availableBytes, observedAt }) => ({
           ...{ name, uuid, active, type, path },
           ...{ capacityBytes: Number(capacityBytes), availableBytes: Number(availableBytes) },
-          observedAt: timestamp(observedAt),
+          observedAt: timestamp(latest(observedAt, host.inventoryAt)),
         }),
       );
       return { status: 200, body: { items } };
@@ -231,7 +224,7 @@ function registerChanges(api: Api, deps: HostRouteDeps): void {
     errors: ["not_found", "in_use", "precondition_failed"],
     ifMatch: true,
     change: async (tx, { params, ifMatch }) => {
-      await deleteHost(tx, params.host, ifMatch);
+      await deleteHost(tx, deps.kinds, params.host, ifMatch);
       return { status: 204, body: undefined };
     },
   });

@@ -12,6 +12,7 @@ import {
 import { DroverError } from "../lib/errors.ts";
 import { type HostId, type InstallationId, newId, type OperationId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
+import { endLocked, lockUnfinished } from "../operations/operation-abandon.ts";
 import { operationError } from "../operations/operation-errors.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
@@ -22,6 +23,7 @@ import type { Credentials, PatchHostBody, RegisterHostBody } from "./host-schema
 import {
   deleteHostRow,
   findHost,
+  hostOfMachine,
   insertHost,
   lockHost,
   setSchedulable,
@@ -148,6 +150,7 @@ export async function registerHost(
 ): Promise<{ readonly id: HostId; readonly operationId: OperationId }> {
   const id = newId<HostId>();
   const { name, labels, accelerator, reserve, overcommit } = body;
+  await refuseTwin(tx, look.hostUuid);
   try {
     await insertHost(tx, {
       ...{ id, name, labels, accelerator, ...look },
@@ -163,16 +166,21 @@ export async function registerHost(
   return { id, operationId: operation };
 }
 
+/** Asked first, so that the refusal can name the other host; the unique index is what holds. */
+async function refuseTwin(tx: Tx, hostUuid: string | null): Promise<void> {
+  const twin = hostUuid === null ? null : await hostOfMachine(tx, hostUuid);
+  if (twin !== null) throw registeredAlready(`as host "${twin}"`);
+}
+
+function registeredAlready(how: string, cause?: unknown): DroverError {
+  const message = `This machine is registered already ${how}: use that host, or delete it first.`;
+  return new DroverError("already_exists", message, { cause });
+}
+
 function taken(error: unknown, name: string): unknown {
   const key = uniqueViolation(error);
   if (key === null) return error;
-  if (key.includes("host_uuid")) {
-    return new DroverError(
-      "already_exists",
-      "This machine is registered already under another name: its host UUID is known.",
-      { cause: error },
-    );
-  }
+  if (key.includes("host_uuid")) return registeredAlready("under another name", error);
   return new DroverError("name_taken", `A host named "${name}" exists already. Choose another name.`, {
     cause: error,
   });
@@ -285,9 +293,21 @@ export async function patchHost(
   return host.id;
 }
 
-/** Takes a host out of the inventory; nothing on it is touched. Throws `in_use` while VMs or volumes are on it. */
-export async function deleteHost(tx: Tx, idOrName: string, ifMatch: IfMatch | null): Promise<void> {
-  const host = await requireLocked(tx, idOrName, ifMatch);
+/**
+ * Takes a host out of the inventory, and ends what is queued for it; nothing on it is touched. Throws `not_found`,
+ * `precondition_failed`, and `in_use` while VMs or volumes are on it.
+ */
+export async function deleteHost(
+  tx: Tx,
+  kinds: KindRegistry,
+  idOrName: string,
+  ifMatch: IfMatch | null,
+): Promise<void> {
+  const { id } = await requireHost(tx, idOrName);
+  const unfinished = await lockUnfinished(tx, "host", [id]);
+  const host = await requireLocked(tx, id, ifMatch);
+  const why = new DroverError("cancelled", `The host "${host.name}" was deleted.`);
+  await endLocked(tx, kinds, unfinished, { state: "cancelled", error: why, undone: true });
   try {
     await deleteHostRow(tx, host.id);
   } catch (error) {

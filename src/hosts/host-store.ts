@@ -89,8 +89,9 @@ export async function updateHostSettings(
   await tx.host.update({ where: { id }, data: { ...settings, generation: { increment: 1 } } });
 }
 
+/** Changes whether VMs are placed on the host, and raises the generation. */
 export async function setSchedulable(tx: Tx, id: HostId, schedulable: boolean): Promise<void> {
-  await tx.host.update({ where: { id }, data: { schedulable } });
+  await tx.host.update({ where: { id }, data: { schedulable, generation: { increment: 1 } } });
 }
 
 /** Deletes the row with what was observed on the host. VMs, volumes or reservations on it are a foreign key violation. */
@@ -120,6 +121,12 @@ export async function hostAccessData(tx: Db, id: HostId, box: SecretBox): Promis
     accelerator: row.accelerator as HostRecord["accelerator"],
     credentials: row.credentials === null ? {} : (JSON.parse(box.open(row.credentials)) as HostCredentials),
   };
+}
+
+/** The name of the host whose machine has this UUID, or null. */
+export async function hostOfMachine(db: Db, hostUuid: string): Promise<string | null> {
+  const row = await db.host.findUnique({ where: { hostUuid }, select: { name: true } });
+  return row?.name ?? null;
 }
 
 export interface HostFilter {
@@ -215,8 +222,29 @@ export async function deleteHostVms(
   return vms;
 }
 
-export async function domainsOnHost(db: Db, hostId: HostId) {
-  return await db.observedDomain.findMany({ where: { hostId }, orderBy: { name: "asc" } });
+export interface HostDomainRow {
+  readonly uuid: string;
+  readonly name: string;
+  readonly power: string;
+  readonly reason: string | null;
+  readonly cpuCount: number;
+  readonly memoryMib: number;
+  readonly autostart: boolean;
+  /** The VM whose domain it is, by our mark and a row of the inventory. */
+  readonly vmId: string | null;
+  /** When it was last seen: the last inventory shows every domain that is listed. */
+  readonly observedAt: Date;
+}
+
+/** The domains that a host was last seen to have, by name. */
+export async function domainsOnHost(db: Db, hostId: HostId): Promise<HostDomainRow[]> {
+  return await db.$queryRaw<HostDomainRow[]>`
+    SELECT d.domain_uuid AS uuid, d.name, d.power, d.reason, d.cpu_count AS "cpuCount", d.memory_mib AS "memoryMib",
+      d.autostart, v.id AS "vmId", greatest(d.observed_at, h.inventory_at) AS "observedAt"
+    FROM observed_domain d JOIN host h ON h.id = d.host_id
+    LEFT JOIN vm v ON v.domain_uuid = d.domain_uuid AND v.host_id = d.host_id
+      AND EXISTS (SELECT 1 FROM installation i WHERE i.id::text = d.installation_id)
+    WHERE d.host_id = ${hostId}::uuid ORDER BY d.name, d.domain_uuid`;
 }
 
 export async function networksOnHost(db: Db, hostId: HostId) {

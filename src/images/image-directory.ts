@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { link, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { InstallationId } from "../lib/ids.ts";
+import { StartupError } from "../lib/startup-error.ts";
 
 /**
  * The directory of images. Layout:
@@ -26,7 +27,7 @@ export interface ClaimOptions {
 /**
  * Makes sure that the directory is this installation's, and makes its folders. Processes that share a database must
  * share the images too: one that would see an empty directory where others keep images must not start.
- * @throws {Error} with one line that names the directory and says what to do.
+ * @throws {StartupError} with one line that names the directory and says what to do.
  */
 export async function claimImageDirectory(
   directory: string,
@@ -35,9 +36,9 @@ export async function claimImageDirectory(
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const owner = await readMarker(directory);
   if (owner !== installationId) {
-    if (!isNewInstallation) throw new Error(explainRefusal(directory, owner, installationId));
+    if (!isNewInstallation) throw new StartupError(explainRefusal(directory, owner, installationId));
     if (owner !== null && (await holdsContents(directory))) {
-      throw new Error(
+      throw new StartupError(
         `The image directory ${directory} holds images of another installation (${owner}): ` +
           "set DROVER_DATA_DIR to a directory of its own, or use that installation's database.",
       );

@@ -108,45 +108,71 @@ function chooseGuestType(request: PlacementRequest, host: PlacementHost): GuestT
   return { reason: "capabilityMissing", message: `it cannot do ${lacking.join(", ")}` };
 }
 
-/** The pool asked for, else `default`, else the one with the most room. The console's log needs a directory. */
+/**
+ * The pool asked for; without: `default` where it has the room, else the pool with the most room. The console's log
+ * needs a directory.
+ */
 function choosePool(request: PlacementRequest, host: PlacementHost): string | Why {
-  const usable = host.pools.filter((pool) => pool.active && pool.type === "dir");
-  const wanted =
-    request.pool === null
-      ? (usable.find(({ name }) => name === "default") ??
-        usable.toSorted((a, b) => b.availableBytes - a.availableBytes)[0])
-      : usable.find(({ name }) => name === request.pool);
-  if (wanted === undefined) {
+  const usable = host.pools
+    .filter((pool) => pool.active && pool.type === "dir")
+    .filter((pool) => request.pool === null || pool.name === request.pool)
+    .toSorted(byPreference);
+  const [first] = usable;
+  if (first === undefined) {
     const which =
       request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
     return { reason: "poolMissing", message: `it has ${which}` };
   }
-  if (wanted.availableBytes >= request.volumeBytes) return wanted.name;
+  const roomy = usable.find(({ availableBytes }) => availableBytes >= request.volumeBytes);
+  if (roomy !== undefined) return roomy.name;
   const gib = (bytes: number) => (bytes / GIB).toFixed(1);
-  const message = `pool "${wanted.name}" has ${gib(wanted.availableBytes)} GiB free, ${gib(request.volumeBytes)} GiB are needed`;
+  const message = `pool "${first.name}" has ${gib(first.availableBytes)} GiB free, ${gib(request.volumeBytes)} GiB are needed`;
   return { reason: "notEnoughStorage", message };
 }
 
-function shortage(request: PlacementRequest, host: PlacementHost): Why | null {
-  if (host.capacity === null) return { reason: "unreachable", message: "its capacity is not known yet" };
-  const total = allocatable(host.capacity, host.hypervisor);
-  const cpus = total.cpuCount - host.reservedCpuCount;
-  if (request.cpuCount > host.capacity.cpuCount)
-    return {
-      reason: "notEnoughCpu",
-      message: `it has ${host.capacity.cpuCount} CPUs, fewer than the VM's ${request.cpuCount}`,
-    };
-  if (request.cpuCount > cpus)
-    return {
-      reason: "notEnoughCpu",
-      message: `${Math.max(0, cpus)} of ${total.cpuCount} CPUs are left, ${request.cpuCount} are needed`,
-    };
-  const memory = total.memoryMib - host.reservedMemoryMib;
-  if (request.memoryMib > memory)
-    return {
-      reason: "notEnoughMemory",
-      message: `${Math.max(0, memory)} of ${total.memoryMib} MiB are left, ${request.memoryMib} MiB are needed with overhead`,
-    };
+function byPreference(a: PlacementPool, b: PlacementPool): number {
+  return (
+    Number(b.name === "default") - Number(a.name === "default") ||
+    b.availableBytes - a.availableBytes ||
+    (a.name < b.name ? -1 : 1)
+  );
+}
+
+/** What a VM takes of its host: memory with overhead. */
+export interface Size {
+  readonly cpuCount: number;
+  readonly memoryMib: number;
+}
+
+/**
+ * Why the host has no room for so much, or null. `given` is what is given back first: what a VM that is to grow has
+ * already; what does not grow is not asked about, for a host may have been filled beyond what it allows now.
+ */
+export function shortage(
+  needed: Size,
+  host: Pick<PlacementHost, "capacity" | "hypervisor" | "reservedCpuCount" | "reservedMemoryMib">,
+  given: Size = { cpuCount: 0, memoryMib: 0 },
+): Why | null {
+  const { capacity } = host;
+  if (capacity === null) return { reason: "unreachable", message: "its capacity is not known yet" };
+  const total = allocatable(capacity, host.hypervisor);
+  const cpus = total.cpuCount - host.reservedCpuCount + given.cpuCount;
+  const memory = total.memoryMib - host.reservedMemoryMib + given.memoryMib;
+  const no = (reason: RefusalReason, message: string): Why => ({ reason, message });
+  if (needed.cpuCount > given.cpuCount) {
+    if (needed.cpuCount > capacity.cpuCount)
+      return no("notEnoughCpu", `it has ${capacity.cpuCount} CPUs, fewer than the VM's ${needed.cpuCount}`);
+    if (needed.cpuCount > cpus)
+      return no(
+        "notEnoughCpu",
+        `${Math.max(0, cpus)} of ${total.cpuCount} CPUs are left, ${needed.cpuCount} are needed`,
+      );
+  }
+  if (needed.memoryMib > given.memoryMib && needed.memoryMib > memory)
+    return no(
+      "notEnoughMemory",
+      `${Math.max(0, memory)} of ${total.memoryMib} MiB are left, ${needed.memoryMib} MiB are needed with overhead`,
+    );
   return null;
 }
 
@@ -182,14 +208,18 @@ function freeShare(request: PlacementRequest, host: PlacementHost): { memory: nu
   };
 }
 
-/** Why no host takes the VM, for the client: how many hosts fell at which filter, and each one's own reason. */
+/**
+ * Why no host takes the VM, for the client: how many hosts fell at which filter, and each one's own reason; hosts that
+ * were not asked for come last.
+ */
 export function explain(
   request: PlacementRequest,
   hosts: readonly PlacementHost[],
 ): { counts: Record<string, number>; refusals: Refusal[] } {
   const refusals = hosts
     .map((host) => fit(request, host))
-    .filter((result): result is Refusal => !isPlaced(result));
+    .filter((result): result is Refusal => !isPlaced(result))
+    .toSorted((a, b) => Number(a.reason === "notRequested") - Number(b.reason === "notRequested"));
   const counts: Record<string, number> = {};
   for (const { reason } of refusals) counts[reason] = (counts[reason] ?? 0) + 1;
   return { counts, refusals };

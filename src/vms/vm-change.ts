@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { getHost } from "../hosts/host-store.ts";
@@ -6,16 +7,17 @@ import { patchLabels } from "../http/labels.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { OperationId, VmId } from "../lib/ids.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
+import { lockSubjects } from "../operations/operation-lanes.ts";
 import { enqueue, unfinishedOperations } from "../operations/operation-queue.ts";
-import { fit, isPlaced, memoryWithOverhead } from "./placement.ts";
+import { memoryWithOverhead, type PlacementHost, shortage } from "./placement.ts";
 import { lockPlacementHost } from "./placement-store.ts";
 import type { VmAction } from "./vm-action.ts";
 import { notAllowed } from "./vm-action.ts";
 import { setObservedGeneration } from "./vm-observation-store.ts";
-import type { RunPolicy, VmRecord } from "./vm-record.ts";
+import type { RunPolicy, VmPower, VmRecord } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { PatchVmBody } from "./vm-schemas.ts";
-import { findVm, lockVm, setPhase, updateReservation, updateSpec } from "./vm-store.ts";
+import { findVm, lockVm, reservationOf, setPhase, updateReservation, updateSpec } from "./vm-store.ts";
 
 /** Changes of a VM that exists: actions, PATCH and delete, each in the caller's transaction. */
 
@@ -104,36 +106,53 @@ export async function patchVm(
 ): Promise<{ readonly id: VmId; readonly operationId: OperationId | null }> {
   const named = await requireVmNamed(tx, request, idOrName);
   const runPolicy = patch.spec?.runPolicy;
-  const queued =
-    runPolicy === undefined || runPolicy === named.spec.runPolicy
-      ? null
-      : await actOnVm(
-          tx,
-          kinds,
-          request,
-          runPolicy === "running" ? actions.start : actions.stop,
-          named.id,
-          {},
-          ifMatch,
-        );
+  const turns = runPolicy !== undefined && runPolicy !== named.spec.runPolicy;
+  if (turns) await lockSubjects(tx, [{ kind: "vm", id: named.id, mode: "exclusive" }]);
+  const host = changesSize(patch) ? await hostOf(tx, named) : null;
+  const queued = !turns
+    ? null
+    : await actOnVm(
+        tx,
+        kinds,
+        request,
+        runPolicy === "running" ? actions.start : actions.stop,
+        named.id,
+        {},
+        ifMatch,
+      );
   const vm = await lockVm(tx, named.id);
   if (vm === null) throw new DroverError("not_found", `The VM "${named.name}" was deleted meanwhile.`);
   if (queued === null) requireMatch(ifMatch, vm.generation);
   if (vm.phase === "deleting") {
     throw new DroverError("invalid_state", `VM "${vm.name}" is being deleted and cannot be changed.`);
   }
-  await applyPatch(tx, request, vm, patch);
+  await applyPatch(tx, request, vm, patch, host);
   return { id: vm.id, operationId: queued?.operationId ?? null };
 }
 
-async function applyPatch(tx: Tx, request: VmRequest, vm: VmRecord, patch: PatchVmBody): Promise<void> {
+function changesSize({ spec }: PatchVmBody): boolean {
+  return spec?.cpu !== undefined || spec?.memoryMib !== undefined;
+}
+
+/** The VM's host, its row locked: after lanes and before the VM's own row, as where a host's inventory is recorded. */
+async function hostOf(tx: Tx, { hostId }: VmRecord): Promise<PlacementHost | null> {
+  return hostId === null ? null : await lockPlacementHost(tx, hostId);
+}
+
+async function applyPatch(
+  tx: Tx,
+  request: VmRequest,
+  vm: VmRecord,
+  patch: PatchVmBody,
+  host: PlacementHost | null,
+): Promise<void> {
   const labels = patch.labels === undefined ? vm.labels : patchLabels(vm.labels, patch.labels);
   const cpu = patch.spec?.cpu ?? vm.spec.cpu;
   const memoryMib = patch.spec?.memoryMib ?? vm.spec.memoryMib;
   const resized = cpu.count !== vm.spec.cpu.count || memoryMib !== vm.spec.memoryMib;
-  const relabelled = JSON.stringify(labels) !== JSON.stringify(vm.labels);
+  const relabelled = !isDeepStrictEqual(labels, vm.labels);
   if (!resized && !relabelled) return;
-  if (resized) await resize(tx, vm, cpu.count, memoryMib);
+  if (resized && host !== null) await resize(tx, vm, host, cpu.count, memoryMib);
   await updateSpec(tx, vm.id, { spec: { ...vm.spec, cpu, memoryMib }, labels });
   if (!resized) await keepInStep(tx, vm);
   await appendEvent(tx, {
@@ -144,46 +163,37 @@ async function applyPatch(tx: Tx, request: VmRequest, vm: VmRecord, patch: Patch
   });
 }
 
-/** Changes the reservation under the host's lock, if the host has the room. */
-async function resize(tx: Tx, vm: VmRecord, cpuCount: number, memoryMib: number): Promise<void> {
-  if (vm.hostId === null) return;
-  const host = await lockPlacementHost(tx, vm.hostId);
-  if (host === null) return;
-  const needed = memoryWithOverhead(memoryMib);
-  const without = {
-    ...host,
-    // Its own part is given back first; a resize asks nothing else of the host.
-    schedulable: true,
-    state: "ready" as const,
-    reservedCpuCount: host.reservedCpuCount - vm.spec.cpu.count,
-    reservedMemoryMib: host.reservedMemoryMib - memoryWithOverhead(vm.spec.memoryMib),
-  };
-  const result = fit(
-    {
-      hypervisor: null,
-      guestType: vm.guestType,
-      cpuCount,
-      memoryMib: needed,
-      capabilities: [],
-      networks: [],
-      volumeBytes: 0,
-      pool: vm.pool,
-      hostId: null,
-    },
-    without,
-  );
-  const grows = cpuCount > vm.spec.cpu.count || memoryMib > vm.spec.memoryMib;
-  if (grows && !isPlaced(result)) {
+/**
+ * Changes the reservation, if the host has the room. A VM that is or may come on keeps what it has until it has shrunk:
+ * see recordSeen.
+ */
+async function resize(
+  tx: Tx,
+  vm: VmRecord,
+  host: PlacementHost,
+  cpuCount: number,
+  memoryMib: number,
+): Promise<void> {
+  const wanted = { cpuCount, memoryMib: memoryWithOverhead(memoryMib) };
+  const has = (await reservationOf(tx, vm.id)) ?? { cpuCount: 0, memoryMib: 0 };
+  const short = shortage(wanted, host, has);
+  if (short !== null) {
     throw new DroverError(
       "no_placement",
-      `Host "${host.name}" has no room for the larger VM: ${result.message}.`,
-      {
-        details: { hosts: [result] },
-      },
+      `Host "${host.name}" has no room for the larger VM: ${short.message}.`,
+      { details: { hosts: [{ host: host.name, ...short }] } },
     );
   }
-  await updateReservation(tx, vm.id, { cpuCount, memoryMib: needed });
+  const atRest =
+    OFF.has(vm.power) && (await unfinishedOperations(tx, { kind: "vm", id: vm.id })).length === 0;
+  const kept = {
+    cpuCount: Math.max(wanted.cpuCount, has.cpuCount),
+    memoryMib: Math.max(wanted.memoryMib, has.memoryMib),
+  };
+  await updateReservation(tx, vm.id, atRest ? wanted : kept);
 }
+
+const OFF: ReadonlySet<VmPower> = new Set(["off", "crashed"]);
 
 /**
  * Queues the delete of a VM, which overtakes what is queued for it; a second delete joins the first. Throws

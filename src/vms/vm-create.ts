@@ -27,7 +27,7 @@ import {
   requireVm,
   vmHost,
 } from "./vm-steps.ts";
-import { imageUses, lockVm, setPhase } from "./vm-store.ts";
+import { getVm, imageUses, lockVm, setPhase } from "./vm-store.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
@@ -39,6 +39,7 @@ type CreateInput = z.output<typeof CreateInput>;
 
 // A day is enough for the largest image over the slowest line that anyone would wait for.
 const UPLOAD_LIMIT_SECONDS = 86_400;
+const ANSWER_LIMIT_MS = 120_000;
 
 /** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
 export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> {
@@ -64,7 +65,7 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
             return { vm: current, spec: await domainSpecOf(tx, current) };
           });
           await hostOf(context).defineDomain(spec, context.call);
-          return await look(context, vm.generation);
+          return await look(context, vm);
         },
         record: recordSeen,
         undo: removeDomain,
@@ -93,7 +94,7 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   if (domain === null) return;
   if (isOn(domain.power)) await host.forceOffDomain(vmId, context.call);
   await host.removeDomain(vmId, context.call);
-  const pool = (await context.transaction((tx) => requireVm(tx, vmId))).pool;
+  const pool = (await context.transaction((tx) => getVm(tx, vmId)))?.pool ?? null;
   if (pool !== null)
     await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
 }
@@ -143,17 +144,19 @@ async function fillVolume(
 ): Promise<void> {
   const ability = volumesAbility(context);
   const { capacityBytes, format, pool, name } = volume;
+  // The step may last as long as the content needs; a host that is silent for so long does not answer any more.
+  const call = { ...context.call, timeoutMs: ANSWER_LIMIT_MS };
   if (imageId === null) {
-    await ability.createVolume({ pool, name, format, capacityBytes }, context.call);
+    await ability.createVolume({ pool, name, format, capacityBytes }, call);
     return;
   }
   const image = await images.open(imageId);
   const content = counted(image.content, (sent) => {
     context.progress(sent, image.sizeBytes, "bytes");
   });
-  await ability.createVolume({ pool, name, format, capacityBytes }, context.call);
-  await ability.uploadVolume({ pool, name }, content, image.sizeBytes, context.call);
-  if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, context.call);
+  await ability.createVolume({ pool, name, format, capacityBytes }, call);
+  await ability.uploadVolume({ pool, name }, content, image.sizeBytes, call);
+  if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, call);
 }
 
 async function* counted(

@@ -13,25 +13,26 @@ import { beginTry, endTry, lockPlacementHost, placementHosts } from "./placement
 
 // Enough to see the pattern; a refusal by a thousand hosts is told by the counts.
 const MOST_REFUSALS = 50;
-const READINGS = 3;
+const READINGS = 5;
 
 /**
  * Chooses a host and keeps its row locked, so that the reservation that follows in this transaction cannot overfill it.
  * Ranks on a snapshot, checks each candidate again under its lock, and reads anew before it refuses: a refusal is
- * only given when a fresh snapshot has no host that fits. Throws `no_placement` with the reason per host.
+ * only given when a fresh snapshot has no host that fits. Throws `no_placement` with the reason per host, and
+ * `unavailable` when others were faster every time.
  */
 export async function placeVm(tx: Tx, request: PlacementRequest): Promise<Placed> {
-  let hosts: PlacementHost[] = [];
   for (let reading = 0; reading < READINGS; reading++) {
-    hosts = await placementHosts(tx);
+    const hosts = await placementHosts(tx);
     const candidates = rank(request, hosts);
-    if (candidates.length === 0) break;
+    if (candidates.length === 0) throw refused(request, hosts);
     for (const candidate of candidates) {
       const placed = await tryHost(tx, request, candidate.hostId);
       if (placed !== null) return placed;
     }
   }
-  throw refused(request, hosts);
+  const message = "Other VMs took the room of each host that had some, again and again. Try again.";
+  throw new DroverError("unavailable", message, { retryAfterSeconds: 1 });
 }
 
 /** A host that does not fit is unlocked again before the next is tried: nobody waits for two, so nobody deadlocks. */

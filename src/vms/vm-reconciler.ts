@@ -1,4 +1,4 @@
-import type { ObservationSink } from "../hosts/host-session.ts";
+import type { ObservationSink } from "../hosts/observation-sink.ts";
 import { applyMissing, applySeen, applySilence } from "./vm-observation-store.ts";
 
 /**
@@ -17,8 +17,5 @@ export const vmObservations: ObservationSink = {
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);
-  },
-  async ready() {
-    // The inventory that made the host ready says what its VMs are.
   },
 };

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { uniqueViolation } from "../db/database-errors.ts";
+import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { findHost } from "../hosts/host-store.ts";
@@ -122,7 +122,7 @@ async function writeVm(
     }),
   );
   const uses = volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }]));
-  await insertImageUses(tx, id, uses);
+  await refuseGone(insertImageUses(tx, id, uses));
   const nics = body.spec.nics.map(({ name, network, macAddress }) => ({
     name,
     network,
@@ -141,6 +141,20 @@ function newMacAddress(): string {
   return ["52", "54", "00", ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0"))].join(
     ":",
   );
+}
+
+/** An image may be deleted between the look at it and its use. */
+async function refuseGone(written: Promise<void>): Promise<void> {
+  try {
+    await written;
+  } catch (error) {
+    if (foreignKeyViolation(error) === null) throw error;
+    throw new DroverError(
+      "conflict",
+      "An image of this VM was just deleted. List the images with GET /v1/images.",
+      { cause: error },
+    );
+  }
 }
 
 /** Turns what is taken already into its own error. */

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { installationIdOf } from "../db/installation.ts";
 import type { Tx } from "../db/transaction.ts";
@@ -8,9 +9,10 @@ import type { JsonObject } from "../lib/json.ts";
 import type { OperationContext, Step, StepContext } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
 import { volumesOf } from "../volumes/volume-store.ts";
+import { memoryWithOverhead } from "./placement.ts";
 import { applySeen, setObservedGeneration } from "./vm-observation-store.ts";
 import type { VmRecord } from "./vm-record.ts";
-import { getVm, nicsOf } from "./vm-store.ts";
+import { getVm, lockVm, nicsOf, updateReservation } from "./vm-store.ts";
 
 /** What the steps of all VM operations share. */
 
@@ -50,20 +52,33 @@ export function isOn(power: ObservedPower | null | undefined): boolean {
 }
 
 const Seen = z.object({
-  domain: z.custom<ObservedDomain>().nullable(),
-  observedAt: z.string(),
-  generation: z.number().optional(),
+  power: z.enum(["running", "paused", "saved", "off", "crashed"]).nullable(),
+  reason: z.string().nullable(),
+  observedAt: z.iso.datetime(),
+  applied: z.object({ generation: z.int(), cpuCount: z.int(), memoryMib: z.int() }).optional(),
 });
 
-/** Looks at the domain; the result, given to `recordSeen`, becomes what the inventory says. */
-export async function look(context: StepContext<VmInput>, generation?: number): Promise<JsonObject> {
+/**
+ * Looks at the domain: its power (null: there is none) and why. The result, given to `recordSeen`, becomes what the
+ * inventory says; as the operation's result the client sees it too. `applied` is the VM whose spec the domain was just
+ * given.
+ */
+export async function look(
+  context: StepContext<VmInput>,
+  applied?: Pick<VmRecord, "generation" | "spec">,
+): Promise<JsonObject> {
   const observedAt = new Date().toISOString();
   const domain = await observe(context);
   return {
-    domain: domain as unknown as JsonObject,
+    power: domain?.power ?? null,
+    reason: domain?.reason ?? null,
     observedAt,
-    ...(generation === undefined ? {} : { generation }),
+    ...(applied === undefined ? {} : { applied: sizeOf(applied) }),
   };
+}
+
+function sizeOf({ generation, spec }: Pick<VmRecord, "generation" | "spec">) {
+  return { generation, cpuCount: spec.cpu.count, memoryMib: spec.memoryMib };
 }
 
 /** Writes the result of `look` to the inventory. */
@@ -72,11 +87,26 @@ export async function recordSeen(
   operation: OperationContext<VmInput>,
   result: JsonObject | undefined,
 ): Promise<void> {
-  const { domain, observedAt, generation } = Seen.parse(result);
-  const vm = await getVm(tx, operation.input.vmId);
+  const { power, reason, observedAt, applied } = Seen.parse(result);
+  const vm = await lockVm(tx, operation.input.vmId);
   if (vm === null || vm.hostId === null) return;
-  if (generation !== undefined) await setObservedGeneration(tx, vm.id, generation);
-  if (domain !== null) await applySeen(tx, vm.hostId, [domain], new Date(observedAt), operation.id);
+  // New labels may have come meanwhile: they change nothing of the domain.
+  const isCurrent =
+    applied !== undefined &&
+    isDeepStrictEqual({ ...applied, generation: 0 }, sizeOf({ ...vm, generation: 0 }));
+  if (applied !== undefined)
+    await setObservedGeneration(tx, vm.id, isCurrent ? vm.generation : applied.generation);
+  // What is off takes its spec with the next start, and what has its spec needs no more than that.
+  if (!isOn(power) || isCurrent) await settleReservation(tx, vm);
+  if (power === null) return;
+  const seen = [{ uuid: vm.id, power, reason }];
+  await applySeen(tx, vm.hostId, seen, new Date(observedAt), operation.id);
+}
+
+/** A running VM that shall shrink keeps what it has until then: now it gets what its spec says. */
+async function settleReservation(tx: Tx, { id, spec }: VmRecord): Promise<void> {
+  const memoryMib = memoryWithOverhead(spec.memoryMib);
+  await updateReservation(tx, id, { cpuCount: spec.cpu.count, memoryMib });
 }
 
 /** The last step of what changes power: looks, and records what is there now. */

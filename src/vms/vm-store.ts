@@ -166,12 +166,25 @@ export async function insertReservation(
   await tx.reservation.create({ data: reservation });
 }
 
+export interface Reservation {
+  readonly cpuCount: number;
+  /** With the VM's overhead. */
+  readonly memoryMib: number;
+}
+
+export async function reservationOf(tx: Tx, vmId: VmId): Promise<Reservation | null> {
+  return await tx.reservation.findUnique({ where: { vmId }, select: { cpuCount: true, memoryMib: true } });
+}
+
+/** Sets what a VM takes of its host. To take more, the host's row must be locked and have the room. */
 export async function updateReservation(
   tx: Tx,
   vmId: VmId,
-  size: { cpuCount: number; memoryMib: number },
+  { cpuCount, memoryMib }: Reservation,
 ): Promise<void> {
-  await tx.reservation.update({ where: { vmId }, data: size });
+  await tx.$executeRaw`
+    UPDATE reservation SET cpu_count = ${cpuCount}::int, memory_mib = ${memoryMib}::int
+    WHERE vm_id = ${vmId}::uuid AND (cpu_count, memory_mib) <> (${cpuCount}::int, ${memoryMib}::int)`;
 }
 
 export interface NicRow {
@@ -241,27 +254,6 @@ export async function setConditions(tx: Tx, id: VmId, conditions: readonly Condi
     where: { id },
     data: { conditions: conditions as unknown as Prisma.InputJsonArray },
   });
-}
-
-export interface Observation {
-  readonly power: VmPower;
-  readonly reason: string | null;
-  readonly observedAt: Date;
-  readonly observedGeneration?: number;
-}
-
-/** Writes what was seen, unless something was seen later already. Returns whether it was written. */
-export async function writeObservation(tx: Tx, id: VmId, seen: Observation): Promise<boolean> {
-  const { count } = await tx.vm.updateMany({
-    where: { id, OR: [{ observedAt: null }, { observedAt: { lte: seen.observedAt } }] },
-    data: {
-      power: seen.power,
-      powerReason: seen.reason,
-      observedAt: seen.observedAt,
-      ...(seen.observedGeneration === undefined ? {} : { observedGeneration: seen.observedGeneration }),
-    },
-  });
-  return count === 1;
 }
 
 /** The VM is gone from its host: removes it with everything that hung on it. */

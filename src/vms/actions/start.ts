@@ -52,7 +52,7 @@ export function startStep<Input extends VmInput>(
       if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation)
         await host.defineDomain(spec, call);
       await host.startDomain(spec.uuid, call);
-      return await look(context, vm.generation);
+      return await look(context, vm);
     },
     record: recordSeen,
     async undo(context) {

@@ -7,26 +7,20 @@ import { hostOf, isOn, observe, observeStep, VmInput, vmHost } from "../vm-steps
 
 const StopVmBody = z
   .strictObject({
-    mode: z
-      .enum(["graceful", "force"])
-      .default("graceful")
-      .meta({
-        description:
-          "`graceful` asks the guest to power off; `force` cuts the power at once and overtakes what is queued.",
-      }),
+    mode: z.enum(["graceful", "force"]).default("graceful").meta({
+      description:
+        "`graceful` asks the guest to power off; `force` cuts the power at once and overtakes what is queued.",
+    }),
     timeoutSeconds: z
       .int()
       .min(1)
       .max(3600)
       .default(60)
       .meta({ description: "How long a graceful stop waits for the guest." }),
-    forceAfterTimeout: z
-      .boolean()
-      .default(true)
-      .meta({
-        description:
-          "After the time-out: true cuts the power, false ends the operation as `guest_did_not_stop`.",
-      }),
+    forceAfterTimeout: z.boolean().default(true).meta({
+      description:
+        "After the time-out: true cuts the power, false ends the operation as `guest_did_not_stop`.",
+    }),
   })
   .meta({ id: "StopVmBody" });
 
@@ -53,7 +47,8 @@ export const stop = defineVmAction({
   }),
   capability: "stop",
   runPolicy: "stopped",
-  forwardOnly: true,
+  // A graceful stop can be given up, such as for a forced one: it waits for a guest that may never end.
+  forwardOnly: ({ force }) => force,
   overtakes: ({ force }) => force,
   deadlineSeconds: ({ timeoutSeconds }) => timeoutSeconds + 900,
   steps: [

@@ -1,0 +1,200 @@
+import { uniqueViolation } from "../db/database-errors.ts";
+import type { Tx } from "../db/transaction.ts";
+import {
+  type Call,
+  type HostConnection,
+  type HostEvent,
+  HypervisorError,
+  type HypervisorErrorReason,
+} from "../hypervisors/hypervisor.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { HostId, InstallationId } from "../lib/ids.ts";
+import type { Log } from "../lib/log.ts";
+import { checked, HostFactsSchema, HostInventorySchema, ObservedDomainSchema } from "./host-facts.ts";
+import {
+  forgetDomain,
+  NotOwner,
+  recordDomain,
+  recordFacts,
+  recordInventory,
+} from "./host-observation-store.ts";
+import type { ObservationSink } from "./observation-sink.ts";
+
+export interface HostFollowerDeps {
+  readonly hostId: HostId;
+  readonly connection: HostConnection;
+  readonly installationId: InstallationId;
+  readonly sink: ObservationSink;
+  readonly logger: Log;
+  readonly inventorySeconds: number;
+  /** Runs a transaction under the owner's epoch. */
+  readonly write: <T>(work: (tx: Tx) => Promise<T>) => Promise<T>;
+  /** Called after each complete inventory that was recorded. */
+  readonly onInventory: () => void;
+  /** Aborts when the connection is lost or no longer wanted. */
+  readonly signal: AbortSignal;
+}
+
+const CALL_TIMEOUT_MS = 30_000;
+const AGAIN_MS = 1_000;
+/** So many failures in a row of a host that does answer mean that nothing is known of it any more. */
+const MOST_FAILURES = 3;
+/** Above this one complete inventory is cheaper than looking at each domain. */
+const MOST_LOOKS = 50;
+/** What a host that lives may answer now and then: the next try may go well. */
+const PASSING: ReadonlySet<HypervisorErrorReason> = new Set(["failed", "busy"]);
+
+/** The database did not take what was seen: that says nothing about the host. */
+class Unrecorded extends Error {
+  override readonly name = "Unrecorded";
+}
+
+/**
+ * Records what one connected host is and has: its facts once, a complete inventory at a steady pace, and each domain
+ * that an event names in between. It lives as long as its connection.
+ */
+export class HostFollower {
+  readonly #deps: HostFollowerDeps;
+  readonly #changed = new Set<string>();
+  #isProbed = false;
+  #inventoryDueAt = -Infinity;
+  #wake: () => void = () => undefined;
+
+  constructor(deps: HostFollowerDeps) {
+    this.#deps = deps;
+    deps.signal.addEventListener("abort", () => {
+      this.#wake();
+    });
+  }
+
+  /** Takes an event of the host: a hint where to look. */
+  note(event: HostEvent): void {
+    if (event.kind === "resync") this.#inventoryDueAt = -Infinity;
+    else this.#changed.add(event.uuid);
+    this.#wake();
+  }
+
+  /** Resolves when the signal aborts. Rejects with NotOwner, or with what the host did wrong once too often. */
+  async follow(): Promise<void> {
+    let failures = 0;
+    while (!this.#isOver()) {
+      try {
+        await this.#next();
+        failures = 0;
+      } catch (error) {
+        if (this.#isOver()) return;
+        if (!(error instanceof Unrecorded)) failures++;
+        if (!mayPass(error) || failures >= MOST_FAILURES) throw error;
+        const facts = { hostId: this.#deps.hostId, error: messageOf(error) };
+        this.#deps.logger.warn(facts, "recording what a host is failed; trying again");
+        await this.#pause(AGAIN_MS);
+      }
+    }
+  }
+
+  #isOver(): boolean {
+    return this.#deps.signal.aborted;
+  }
+
+  async #next(): Promise<void> {
+    if (!this.#isProbed) {
+      await this.#probe();
+      return;
+    }
+    const leftMs = this.#inventoryDueAt - performance.now();
+    if (leftMs <= 0 || this.#changed.size > MOST_LOOKS) {
+      await this.#takeInventory();
+      return;
+    }
+    const [uuid] = this.#changed;
+    if (uuid === undefined) await this.#pause(leftMs);
+    else await this.#lookAt(uuid);
+  }
+
+  async #probe(): Promise<void> {
+    const { connection, hostId } = this.#deps;
+    const facts = checked(HostFactsSchema, await connection.probe(this.#call()), "facts");
+    await this.#write((tx) => recordFacts(tx, hostId, facts));
+    this.#isProbed = true;
+  }
+
+  async #takeInventory(): Promise<void> {
+    const { connection, hostId, installationId, sink, inventorySeconds, onInventory } = this.#deps;
+    // What was told so far has happened so far: the inventory shows it.
+    this.#changed.clear();
+    // The jitter keeps a thousand hosts that came at once from being asked at once for ever.
+    this.#inventoryDueAt = performance.now() + inventorySeconds * 1000 * (0.9 + Math.random() / 5);
+    try {
+      const observedAt = new Date();
+      const answer = await connection.inventory(this.#call());
+      const inventory = checked(HostInventorySchema, answer, "an inventory");
+      await this.#write(async (tx) => {
+        const news = await recordInventory(tx, hostId, inventory, installationId, observedAt);
+        if (news.recorded) await sink.inventory(tx, hostId, inventory, observedAt);
+      });
+    } catch (error) {
+      this.#inventoryDueAt = -Infinity;
+      throw error;
+    }
+    onInventory();
+  }
+
+  async #lookAt(uuid: string): Promise<void> {
+    const { connection, hostId, sink } = this.#deps;
+    this.#changed.delete(uuid);
+    try {
+      const observedAt = new Date();
+      const seen = await connection.observeDomain(uuid, this.#call());
+      const domain = seen === null ? null : checked(ObservedDomainSchema, seen, "a domain");
+      await this.#write(async (tx) => {
+        if (domain === null) await forgetDomain(tx, hostId, uuid, observedAt);
+        else await recordDomain(tx, hostId, domain, observedAt);
+        await sink.domain(tx, hostId, uuid, domain, observedAt);
+      });
+    } catch (error) {
+      this.#changed.add(uuid);
+      throw error;
+    }
+  }
+
+  async #write(work: (tx: Tx) => Promise<void>): Promise<void> {
+    try {
+      await this.#deps.write(work);
+    } catch (error) {
+      if (error instanceof NotOwner) throw error;
+      if (uniqueViolation(error) !== null) throw sameMachine(error);
+      throw new Unrecorded(messageOf(error), { cause: error });
+    }
+  }
+
+  /** Calls that only look may be sent by anybody. */
+  #call(): Call {
+    return { signal: this.#deps.signal, timeoutMs: CALL_TIMEOUT_MS, beforeSend: () => undefined };
+  }
+
+  /** Ends early at an event, and when the connection ends. */
+  async #pause(milliseconds: number): Promise<void> {
+    if (this.#isOver()) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function mayPass(error: unknown): boolean {
+  if (error instanceof HypervisorError) return PASSING.has(error.reason);
+  return error instanceof Unrecorded;
+}
+
+/** The only unique thing about what is recorded of a host is the machine's own UUID. */
+function sameMachine(cause: unknown): HypervisorError {
+  return new HypervisorError(
+    "already-exists",
+    "this machine is registered already under another name: delete one of the two hosts",
+    { cause },
+  );
+}

@@ -1,0 +1,19 @@
+import type { Tx } from "../db/transaction.ts";
+import type { HostInventory, ObservedDomain } from "../hypervisors/hypervisor.ts";
+import type { HostId } from "../lib/ids.ts";
+
+/** What the layer of VMs makes of what was seen of a host; called in the transaction that records it. */
+export interface ObservationSink {
+  /** `observedAt` is when it was asked for. */
+  inventory(tx: Tx, hostId: HostId, inventory: HostInventory, observedAt: Date): Promise<void>;
+  /** One domain between two inventories; null: the host said that it has none of this UUID. */
+  domain(
+    tx: Tx,
+    hostId: HostId,
+    uuid: string,
+    domain: ObservedDomain | null,
+    observedAt: Date,
+  ): Promise<void>;
+  /** The host has fallen silent. */
+  unreachable(tx: Tx, hostId: HostId): Promise<void>;
+}
