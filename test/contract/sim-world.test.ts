@@ -228,6 +228,18 @@ describe("a simulated host", () => {
     await host.resetDomain?.(hvm.uuid, anyCall());
   });
 
+  it("has guests that hear nothing while they are paused", async () => {
+    const host = await connect("sim+kvm://asleep");
+    const spec = await running(host);
+    await host.pause?.pauseDomain(spec.uuid, anyCall());
+    const before = await host.observeDomain(spec.uuid, anyCall());
+    await host.requestShutdown(spec.uuid, anyCall());
+    await host.rebootDomain?.(spec.uuid, anyCall());
+    expect(await host.observeDomain(spec.uuid, anyCall())).toEqual(before);
+    await host.pause?.resumeDomain(spec.uuid, anyCall());
+    expect(await host.observeDomain(spec.uuid, anyCall())).toMatchObject({ power: "running" });
+  });
+
   it("takes the guest's time to shut down, and tells when it is over", async () => {
     const host = await connect("sim+kvm://slow?guestStopMs=200");
     const spec = await running(host);

@@ -75,7 +75,8 @@ export async function openSimWorld(databaseUrl: string): Promise<SimWorld> {
   const pool = new Pool({ ...options, max: POOL_SIZE, allowExitOnIdle: true });
   // A broken idle connection is replaced by the pool; a broken listener ends the world, so nothing is missed.
   pool.on("error", () => undefined);
-  // One that breaks while a call holds it rejects the call, and must not end the process besides.
+  // A connection's end can come in one packet with an answer, when the call still holds it and no query waits:
+  // without a listener that would end the process.
   pool.on("connect", (client) => client.on("error", () => undefined));
   const ask = <Row extends object>(query: WorldQuery) => runOn<Row>(pool, query, () => undefined);
   return {
