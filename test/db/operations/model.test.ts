@@ -14,6 +14,7 @@ import {
   type TestInput,
   type TestWorker,
   testKind,
+  vm,
 } from "./harness.ts";
 import { onHost } from "./steps-of-tests.ts";
 
