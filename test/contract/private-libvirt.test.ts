@@ -93,6 +93,15 @@ describe("a private libvirtd in the machine's network", () => {
 
     expect(await start()).toEqual({ adopted: false });
     expect(await host.virsh(["domstate", "tiny"])).toBe("shut off");
+  });
+
+  it("starts anew with its network when all of it was killed", async () => {
+    const holder = readNamespace(readFileSync(join(dir, "namespace.json"), "utf8"))?.holder;
+    if (holder === undefined) throw new Error("it does not run");
+    process.kill(holder.pid, "SIGKILL");
+    await waitUntil("it ends", () => !isAlive(holder), { timeoutSeconds: 30 });
+    expect(await start()).toEqual({ adopted: false });
+    expect(await host.virsh(["net-list", "--name"])).toContain("default");
     await stop();
     await stop();
   });

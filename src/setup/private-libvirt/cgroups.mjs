@@ -126,8 +126,22 @@ function version1Commands(controller) {
  * @returns {boolean} false while a process is left in one
  */
 export function removeCgroups(name) {
-  const parents = [ROOT, ...VERSION_1_CONTROLLERS.map((controller) => join(ROOT, controller))];
-  return parents.map((parent) => removeTree(join(parent, name))).every(Boolean);
+  return parents()
+    .map((parent) => removeTree(join(parent, name)))
+    .every(Boolean);
+}
+
+/**
+ * @param {string} prefix
+ * @returns {string[]} names of cgroups that begin so
+ */
+export function findCgroups(prefix) {
+  const names = parents().flatMap((parent) => (existsSync(parent) ? readdirSync(parent) : []));
+  return [...new Set(names.filter((name) => name.startsWith(prefix)))];
+}
+
+function parents() {
+  return [ROOT, ...VERSION_1_CONTROLLERS.map((controller) => join(ROOT, controller))];
 }
 
 /**

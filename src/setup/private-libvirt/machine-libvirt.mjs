@@ -58,9 +58,10 @@ export async function startMachineLibvirt({ dir, maskKvm, group }) {
   mkdirSync(dir, { recursive: true, mode: 0o755 });
   rmSync(join(dir, "run"), { recursive: true, force: true });
   const name = machineName(dir);
-  // Left by one that was killed from outside; a new one cannot be made over it.
+  // What one leaves that was killed from outside, its bridge below as well; a new one cannot be made over it.
   removeCgroups(name);
   const nat = await findNatNetwork(dir);
+  if (nat.network !== undefined) await runToEnd("ip", ["link", "delete", nat.network.bridge]);
   const namespace = await startHolder({ dir, name, maskKvm, network: nat.network });
   try {
     await startDaemons(namespace, dir, access);

@@ -20,9 +20,10 @@ const JOIN_CGROUPS =
   'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"';
 
 // Process 1 inside. Bash, because it reaps the orphans it is given while it waits for input. It tells its outer pid
-// (the old /proc still shows it), then waits for the end of its standard input, which is the end of its owner.
+// (the old /proc still shows it) and that it is ready, then waits for the end of its standard input, which is the end of
+// its owner.
 const HOLDER =
-  'read -r pid _ </proc/self/stat; echo "$pid" >&2; mount -t proc proc /proc || exit 1; echo ready; exec >/dev/null 2>&1; while read -r _; do :; done';
+  'read -r pid _ </proc/self/stat; echo "$pid"; mount -t proc proc /proc || exit 1; echo ready; exec >/dev/null 2>&1; while read -r _; do :; done';
 
 /**
  * Starts the namespaces: mount, UTS, IPC, process, cgroup and, where asked for, network.
@@ -52,25 +53,7 @@ export async function startNamespace({ ownNetwork, cgroups, lifeline }) {
     cwd: "/",
     detached: true,
   });
-  let output = "";
-  let complaints = "";
-  child.stdout?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (output += text));
-  child.stderr?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (complaints += text));
-  /** @type {Error | undefined} */
-  let failure;
-  child.on("error", (error) => (failure = error));
-  await waitUntil(
-    "namespaces are made",
-    () => output !== "" || child.exitCode !== null || failure !== undefined,
-    {
-      timeoutSeconds: 30,
-      intervalMs: 5,
-    },
-  );
-  if (failure !== undefined) throw failure;
-  const holder = identifyProcess(Number.parseInt(complaints, 10));
-  if (holder === undefined || !output.startsWith("ready"))
-    throw new Error(`no namespaces were made: ${complaints}`);
+  const holder = await waitForHolder(child);
   child.unref();
   child.stdout?.destroy();
   child.stderr?.destroy();
@@ -78,6 +61,31 @@ export async function startNamespace({ ownNetwork, cgroups, lifeline }) {
   if (child.stdin instanceof Socket) child.stdin.unref();
   const parents = child.pid === undefined ? [] : [child.pid];
   return { holder, cgroups: settleCgroups(cgroups, [...parents, holder.pid]), ownNetwork };
+}
+
+/**
+ * @param {import("node:child_process").ChildProcess} child what makes the namespaces
+ * @returns {Promise<ProcessIdentity>}
+ * @throws {Error} when they are not made; then the child is ended
+ */
+async function waitForHolder(child) {
+  let output = "";
+  let complaints = "";
+  child.stdout?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (output += text));
+  child.stderr?.setEncoding("utf8").on("data", (/** @type {string} */ text) => (complaints += text));
+  child.on("error", (error) => (complaints += error.message));
+  const isOver = () => child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
+  const limits = { timeoutSeconds: 60, intervalMs: 5 };
+  try {
+    await waitUntil("namespaces are made", () => output.includes("ready\n") || isOver(), limits);
+    const holder = identifyProcess(Number.parseInt(output, 10));
+    if (holder === undefined || isOver()) throw new Error(`no namespaces were made: ${complaints.trim()}`);
+    return holder;
+  } catch (error) {
+    child.kill("SIGKILL");
+    await waitUntil("what made namespaces ends", isOver, limits);
+    throw error;
+  }
 }
 
 /**

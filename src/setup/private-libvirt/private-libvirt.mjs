@@ -52,7 +52,7 @@ async function startNamespaceOrNothing(name, ownNetwork, lifeline) {
   try {
     return await startNamespace({ ownNetwork, cgroups: makeCgroups(name), lifeline });
   } catch (error) {
-    removeCgroups(name);
+    await waitUntil(`cgroups ${name} are free`, () => removeCgroups(name), { timeoutSeconds: 30 });
     throw error;
   }
 }

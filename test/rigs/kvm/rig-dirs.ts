@@ -1,6 +1,6 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { removeCgroups } from "../../../src/setup/private-libvirt/cgroups.mjs";
+import { findCgroups, removeCgroups } from "../../../src/setup/private-libvirt/cgroups.mjs";
 import { identifyProcess, isAlive, type ProcessIdentity } from "../../../src/setup/processes.mjs";
 
 // Not TMPDIR: the paths of unix sockets below must stay under 107 bytes.
@@ -26,11 +26,17 @@ export function rigName(dir: string): string {
  * 1 of a host ends when its standard input does.
  */
 export function sweepStaleRigs(): void {
-  for (const entry of readdirSync(PARENT)) {
-    const dir = join(PARENT, entry);
-    if (!entry.startsWith(PREFIX) || isOwned(dir) || !removeCgroups(rigName(dir))) continue;
-    rmSync(dir, { recursive: true, force: true });
-  }
+  const stale = rigDirs().filter((dir) => !isOwned(dir) && removeCgroups(rigName(dir)));
+  for (const dir of stale) rmSync(dir, { recursive: true, force: true });
+  // A directory may have been removed by hand: what is left then are empty cgroups.
+  const known = new Set(rigDirs().map(rigName));
+  for (const name of findCgroups(PREFIX)) if (!known.has(name)) removeCgroups(name);
+}
+
+function rigDirs(): string[] {
+  return readdirSync(PARENT)
+    .filter((entry) => entry.startsWith(PREFIX))
+    .map((entry) => join(PARENT, entry));
 }
 
 function isOwned(dir: string): boolean {
