@@ -153,8 +153,10 @@ describe("an emulated KVM host", () => {
     if (qemu === undefined) throw new Error("QEMU does not run");
     await host.virsh(["shutdown", "tiny", "--mode", "acpi"]);
     await waitForSerial(host, "tiny", /DOWN[^]*DOWN/);
-    await waitUntil("QEMU ends", () => !isAlive(qemu), { timeoutSeconds: 60 });
-    expect(await host.virsh(["domstate", "tiny"])).toBe("shut off");
+    // libvirt says so a moment after QEMU has ended.
+    const isOff = async (): Promise<boolean> => (await host.virsh(["domstate", "tiny"])) === "shut off";
+    await waitUntil("the guest is off", isOff, { timeoutSeconds: 60 });
+    expect(isAlive(qemu)).toBe(false);
   });
 
   it("runs beside others and leaves nothing behind", BOOTS, async () => {
