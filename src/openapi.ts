@@ -1,3 +1,4 @@
+import type { FastifyInstance } from "fastify";
 import { pino } from "pino";
 import { type AppDeps, buildApp } from "./app.ts";
 import { createDatabase } from "./db/client.ts";
@@ -6,20 +7,19 @@ import { systemClock } from "./lib/clock.ts";
 import { DroverError } from "./lib/errors.ts";
 
 /**
- * The OpenAPI document, made by building the API without anything behind it: openapi/openapi.json is this text.
- * The database is never connected to, for no route is called but the document's.
+ * The API with nothing behind it: its routes can be looked at, and its document asked for. The database is never
+ * connected to; parts that only requests use are left out.
  */
-export async function writeOpenApi(): Promise<string> {
+export async function buildHollowApp(): Promise<FastifyInstance> {
   const logger = pino({ level: "silent" });
-  const nothing = () => Promise.reject(new DroverError("internal", "Only the document is made here."));
-  const app = await buildApp({
+  const nothing = () => Promise.reject(new DroverError("internal", "There is nothing behind this API."));
+  return await buildApp({
     logger,
     database: createDatabase({ url: "postgresql://nowhere.invalid/none", maxConnections: 1, logger }),
     clock: systemClock,
     metrics: createMetrics(),
     readiness: [],
     operations: { read: nothing, waitForEnd: nothing, wake: () => undefined },
-    // Parts that only requests use.
     kinds: {} as AppDeps["kinds"],
     feed: {} as AppDeps["feed"],
     hosts: {} as AppDeps["hosts"],
@@ -27,6 +27,11 @@ export async function writeOpenApi(): Promise<string> {
     vms: {} as AppDeps["vms"],
     tls: null,
   });
+}
+
+/** The OpenAPI document, made from the routes: openapi/openapi.json is this text. */
+export async function writeOpenApi(): Promise<string> {
+  const app = await buildHollowApp();
   try {
     const answer = await app.inject("/openapi.json");
     return `${JSON.stringify(answer.json(), null, 2)}\n`;

@@ -35,7 +35,7 @@ export type CreateVmBody = {
     spec: NewVmSpec;
 };
 
-export type Error = {
+export type ErrorBody = {
     code: ErrorCode;
     message: string;
     retry: Retry;
@@ -338,7 +338,7 @@ export type Image = {
     /**
      * Why it failed.
      */
-    error: Error | null;
+    error: ErrorBody | null;
     /**
      * Size of the file; null until it is there.
      */
@@ -480,7 +480,7 @@ export type Operation = {
     /**
      * Why it waits though nothing blocks it.
      */
-    waitReason: Error | null;
+    waitReason: ErrorBody | null;
     /**
      * How often a worker has taken it up.
      */
@@ -498,7 +498,7 @@ export type Operation = {
     };
     cancellable: boolean;
     deadline: string;
-    error: Error | null;
+    error: ErrorBody | null;
     result: {
         [key: string]: unknown;
     } | null;
@@ -549,7 +549,7 @@ export type OperationStep = {
     /**
      * Of its last attempt, or of its undo.
      */
-    error: Error | null;
+    error: ErrorBody | null;
 };
 
 /**
@@ -769,7 +769,7 @@ export type VmNic = {
     /**
      * A network of the host.
      */
-    network: unknown & unknown;
+    network: string & string;
     /**
      * Without: one is made.
      */
@@ -2247,6 +2247,12 @@ export type UploadImageData = {
      * The image file.
      */
     body: Blob | File;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
     path: {
         /**
          * Name of the new image.
@@ -2286,7 +2292,7 @@ export type UploadImageErrors = {
      */
     404: Problem;
     /**
-     * `name_taken`: The name is taken.
+     * `name_taken`: The name is taken. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -2298,7 +2304,7 @@ export type UploadImageErrors = {
      */
     415: Problem;
     /**
-     * `invalid_request`: The request is not valid. `image_invalid`: The image is not valid. `checksum_mismatch`: The checksum does not match.
+     * `invalid_request`: The request is not valid. `image_invalid`: The image is not valid. `checksum_mismatch`: The checksum does not match. `idempotency_key_reused`: The idempotency key belongs to another request.
      */
     422: Problem;
     /**

@@ -30,7 +30,8 @@ function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== "object" || value === null) return value;
   const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
-  return entries.map(([key, child]) => [key, sorted(child)]);
+  // An object of its own form, so that no array can be taken for it.
+  return { members: entries.map(([key, child]) => [key, sorted(child)]) };
 }
 
 export function keyInProgress(): DroverError {

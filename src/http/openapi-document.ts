@@ -2,7 +2,7 @@ import { STATUS_CODES } from "node:http";
 import type { z } from "zod";
 import type { ErrorCode } from "../lib/errors.ts";
 import type { RegisteredRoute } from "./api.ts";
-import { mergeInputTwins } from "./openapi-schemas.ts";
+import { mergeInputTwins, typeParts } from "./openapi-schemas.ts";
 import { PROBLEM_MEDIA_TYPE, PROBLEMS } from "./problem.ts";
 import { NoBody } from "./route.ts";
 
@@ -45,7 +45,7 @@ export function finishDocument(
     finishHeaders(operation, route);
     finishResponses(operation, route);
   }
-  const merged = mergeInputTwins(document);
+  const merged = typeParts(mergeInputTwins(document));
   return { ...merged, paths: sortKeys(merged.paths) };
 }
 

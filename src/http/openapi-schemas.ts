@@ -79,6 +79,23 @@ function isTelling([key, value]: readonly [string, unknown]): boolean {
   return bound === null || value !== bound;
 }
 
+/**
+ * A copy in which `{type: "string", allOf: [{pattern}, {pattern}]}`, as several patterns are collected, is written
+ * with the type in each part: generators of clients lose it otherwise.
+ */
+export function typeParts<Node>(node: Node): Node {
+  return typedNode(node) as Node;
+}
+
+function typedNode(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(typedNode);
+  if (typeof node !== "object" || node === null) return node;
+  const entries = Object.entries(node).map(([key, child]): [string, unknown] => [key, typedNode(child)]);
+  const { type, allOf, ...rest } = Object.fromEntries(entries);
+  if (type === undefined || !Array.isArray(allOf)) return Object.fromEntries(entries);
+  return { ...rest, allOf: allOf.map((part: unknown) => ({ type, ...(part as object) })) };
+}
+
 /** A copy in which every reference to a schema went through `change`. */
 function mapReferences(node: unknown, change: (reference: string) => string): unknown {
   if (Array.isArray(node)) return node.map((child) => mapReferences(child, change));

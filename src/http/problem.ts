@@ -90,7 +90,7 @@ export const ErrorBodySchema = z
     retry: RetrySchema,
     details: z.record(z.string(), z.unknown()).optional(),
   })
-  .meta({ id: "Error" });
+  .meta({ id: "ErrorBody" });
 
 export const ProblemSchema = z
   .strictObject({

@@ -120,6 +120,15 @@ function installDrain(app: FastifyInstance): void {
     if (closing) reply.header("connection", "close");
     done(null, payload);
   });
+  // A stream that began before has sent other headers.
+  app.addHook("onResponse", (_request, _reply, done) => {
+    if (closing) {
+      setImmediate(() => {
+        app.server.closeIdleConnections();
+      });
+    }
+    done();
+  });
 }
 
 /** One line a request. Bodies and headers are never logged, and queries hold no secrets. */
