@@ -22,10 +22,11 @@ export interface DatabaseOptions {
 
 const CONNECT_TIMEOUT_MS = 5_000;
 
-// A statement that waits for ever would keep its connection even after its transaction was given up. Sent as a
+// A statement that waits for ever would keep its connection even after its transaction was given up; and a process that
+// was frozen in a transaction must not hold its locks for longer than a worker's lease lasts (10 s). Sent as a
 // statement, not as a start-up parameter, which PgBouncer refuses.
 const SESSION_LIMITS =
-  "SET statement_timeout = '30s'; SET lock_timeout = '15s'; SET idle_in_transaction_session_timeout = '60s'";
+  "SET statement_timeout = '30s'; SET lock_timeout = '15s'; SET idle_in_transaction_session_timeout = '8s'";
 
 // The pool awaits this before it hands a new connection out, though its types promise less.
 const limitSession = {

@@ -71,6 +71,11 @@ export function nextStates(from: OperationState, move: OperationMove): readonly 
   return TRANSITIONS[from][move] ?? [];
 }
 
+/** True when some move leads from one state to the other, or nothing changes. */
+export function canBecome(from: OperationState, to: OperationState): boolean {
+  return from === to || Object.values(TRANSITIONS[from]).some((next) => next.includes(to));
+}
+
 /** The states from which a move is allowed: what the statement that makes it must ask for. */
 export function statesBefore(move: OperationMove): readonly OperationState[] {
   return OPERATION_STATES.filter((state) => nextStates(state, move).length > 0);

@@ -5,7 +5,7 @@ import { type HostId, type OperationId, type VmId } from "../../../src/lib/ids.t
 import { cancelOperation } from "../../../src/operations/operation-cancel.ts";
 import { type OperationKind, type Subject, step } from "../../../src/operations/operation-kind.ts";
 import { enqueue } from "../../../src/operations/operation-queue.ts";
-import { isEnded } from "../../../src/operations/operation-state.ts";
+import { canBecome, isEnded, type OperationState } from "../../../src/operations/operation-state.ts";
 import {
   createEngine,
   type Engine,
@@ -107,6 +107,16 @@ let hostId: HostId;
 beforeAll(async () => {
   engine = await createEngine([change, overtake]);
   hostId = await engine.addHost();
+  await engine.db
+    .$executeRaw`CREATE TABLE state_change (old_state text, new_state text, UNIQUE (old_state, new_state))`;
+  await engine.db.$executeRaw`
+    CREATE FUNCTION note_state_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      INSERT INTO state_change VALUES (OLD.state, NEW.state) ON CONFLICT DO NOTHING;
+      RETURN NULL;
+    END $$`;
+  await engine.db.$executeRaw`
+    CREATE TRIGGER note_state_change AFTER UPDATE ON operation FOR EACH ROW EXECUTE FUNCTION note_state_change()`;
 });
 afterAll(async () => {
   await engine.close();
@@ -213,4 +223,10 @@ test("whatever happens, lanes are kept, everything ends, and only what succeeded
     }),
     { numRuns: 12, endOnFailure: true },
   );
+  // Whatever the statements did, they moved along the arrows that operation-state.ts draws.
+  const changes = await engine.db.$queryRaw<{ old_state: OperationState; new_state: OperationState }[]>`
+      SELECT old_state, new_state FROM state_change`;
+  expect(changes.length).toBeGreaterThan(3);
+  for (const { old_state, new_state } of changes)
+    expect([old_state, new_state, canBecome(old_state, new_state)]).toEqual([old_state, new_state, true]);
 });
