@@ -91,9 +91,9 @@ export class HostSession {
   async #liveOnce(onAlive: () => void): Promise<void> {
     const connection = await this.#deps.connect(this.#stop.signal);
     const lost = new AbortController();
-    let why: HypervisorError | null = null;
+    const loss: { error?: HypervisorError } = {};
     connection.onClose((error) => {
-      why ??= error;
+      loss.error ??= error;
       lost.abort();
       this.#setConnection(null);
     });
@@ -120,7 +120,7 @@ export class HostSession {
       this.#setConnection(null);
       await this.#close(connection);
     }
-    if (why !== null) throw why;
+    if (loss.error !== undefined) throw loss.error;
   }
 
   #setConnection(connection: HostConnection | null): void {

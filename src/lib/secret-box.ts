@@ -28,7 +28,9 @@ export function createSecretBox(key: Uint8Array): SecretBox {
       if (bytes[0] !== VERSION) throw new Error("a sealed value of an unknown version");
       const tagAt = 1 + NONCE_BYTES;
       const bodyAt = tagAt + TAG_BYTES;
-      const decipher = createDecipheriv(ALGORITHM, key, bytes.subarray(1, tagAt));
+      // Without its length named, a tag that was cut short would do.
+      const options = { authTagLength: TAG_BYTES };
+      const decipher = createDecipheriv(ALGORITHM, key, bytes.subarray(1, tagAt), options);
       decipher.setAuthTag(bytes.subarray(tagAt, bodyAt));
       return Buffer.concat([decipher.update(bytes.subarray(bodyAt)), decipher.final()]).toString("utf8");
     },

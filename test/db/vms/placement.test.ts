@@ -1,0 +1,177 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createDatabase, type Database } from "../../../src/db/client.ts";
+import { DroverError } from "../../../src/lib/errors.ts";
+import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
+import { anyKind } from "../../../src/operations/operation-kind.ts";
+import { createKindRegistry } from "../../../src/operations/operation-kinds.ts";
+import { vmActions } from "../../../src/vms/actions/index.ts";
+import { start } from "../../../src/vms/actions/start.ts";
+import { stop } from "../../../src/vms/actions/stop.ts";
+import { memoryWithOverhead } from "../../../src/vms/placement.ts";
+import { patchVm } from "../../../src/vms/vm-change.ts";
+import { vmCreateKind } from "../../../src/vms/vm-create.ts";
+import { vmDeleteKind } from "../../../src/vms/vm-delete.ts";
+import { CreateVmBody } from "../../../src/vms/vm-schemas.ts";
+import { createVm } from "../../../src/vms/vm-service.ts";
+import { createTestDatabase, type TestDatabase } from "../../fixtures/database.ts";
+import { silentLog } from "../../fixtures/log.ts";
+
+const MEMORY = 512;
+const COST = memoryWithOverhead(MEMORY);
+const PER_HOST = 6;
+
+let database: TestDatabase;
+let db: Database;
+const projectId = newId<ProjectId>();
+const request = { projectId, actor: "token:test", requestId: "r" };
+const noImages = { open: () => Promise.reject(new Error("no images here")) };
+const kinds = createKindRegistry([
+  anyKind(vmCreateKind(noImages)),
+  anyKind(vmDeleteKind),
+  ...vmActions.map(({ kind }) => kind),
+]);
+
+beforeAll(async () => {
+  database = await createTestDatabase();
+  // As many connections as a busy service has, so that transactions really meet.
+  db = createDatabase({ url: database.url, maxConnections: 24, logger: silentLog });
+  await db.project.create({ data: { id: projectId, name: "default" } });
+});
+afterAll(async () => {
+  await db.close();
+  await database.drop();
+});
+
+async function addHost(name: string, memoryMib: number, cpuCount = 64): Promise<HostId> {
+  const id = newId<HostId>();
+  await db.host.create({
+    data: {
+      id,
+      name,
+      uri: `sim+kvm://${name}`,
+      driver: "sim",
+      hypervisor: "kvm",
+      state: "ready",
+      cpuCount,
+      memoryMib,
+      reserveMemoryMib: 0,
+      cpuOvercommit: 1,
+      facts: {
+        guestTypes: [{ guestType: "hvm", capabilities: ["start", "volumes", "firmwareBios"] }],
+      },
+      pools: {
+        create: {
+          id: newId(),
+          name: "default",
+          active: true,
+          type: "dir",
+          capacityBytes: 2 ** 40,
+          availableBytes: 2 ** 40,
+          inventorySeq: 1,
+          observedAt: new Date(),
+        },
+      },
+    },
+  });
+  return id;
+}
+
+let named = 0;
+function create(overrides: object = {}): Promise<{ readonly id: VmId }> {
+  const body = CreateVmBody.parse({
+    name: `vm-${++named}`,
+    spec: {
+      runPolicy: "stopped",
+      cpu: { count: 1 },
+      memoryMib: MEMORY,
+      disks: [{ name: "root", sizeGib: 1 }],
+      ...overrides,
+    },
+  });
+  return db.transaction((tx) => createVm(tx, kinds, request, body));
+}
+
+async function usedOf(hostId: HostId): Promise<number> {
+  const sum = await db.reservation.aggregate({ where: { hostId }, _sum: { memoryMib: true } });
+  return sum._sum.memoryMib ?? 0;
+}
+
+describe("placement while many create at once", () => {
+  it("fills each host to its last MiB, not one beyond, and refuses only what no host can take", async () => {
+    const hosts: HostId[] = [];
+    for (const name of ["a", "b", "c", "d"]) hosts.push(await addHost(name, PER_HOST * COST));
+    const room = PER_HOST * hosts.length;
+    const results = await Promise.allSettled(Array.from({ length: room + 16 }, () => create()));
+    const refused = results.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as unknown] : [],
+    );
+    expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(room);
+    for (const error of refused) {
+      expect(error).toBeInstanceOf(DroverError);
+      expect(error).toMatchObject({ code: "no_placement" });
+    }
+    for (const host of hosts) expect(await usedOf(host)).toBe(PER_HOST * COST);
+    // Nothing is left of those that were refused.
+    expect(await db.vm.count()).toBe(room);
+    expect(await db.operation.count()).toBe(room);
+    expect(await db.volume.count()).toBe(room);
+    const placed = results.flatMap((result) => (result.status === "fulfilled" ? [result.value.id] : []));
+    const [gone] = placed;
+    // The room of one that goes is there for the next.
+    if (gone === undefined) throw new Error("nothing was placed");
+    await db.volume.deleteMany({ where: { vmId: gone } });
+    await db.vm.delete({ where: { id: gone } });
+    await create();
+    await expect(create()).rejects.toMatchObject({ code: "no_placement" });
+    await db.host.updateMany({ data: { schedulable: false } });
+  });
+
+  it("keeps to the limit while VMs are created, grown and shrunk at once", async () => {
+    const host = await addHost("mixed", 20 * COST);
+    const first = await Promise.all(Array.from({ length: 10 }, () => create()));
+    const grow = (id: VmId, memoryMib: number) =>
+      db.transaction((tx) =>
+        patchVm(tx, kinds, request, { start, stop }, id, { spec: { memoryMib, runPolicy: "running" } }, null),
+      );
+    const results = await Promise.allSettled([
+      ...first.map(({ id }) => grow(id, 2 * MEMORY)),
+      ...Array.from({ length: 10 }, () => create()),
+      ...first.map(({ id }) => grow(id, MEMORY / 2)),
+    ]);
+    for (const result of results)
+      if (result.status === "rejected") expect(result.reason).toMatchObject({ code: "no_placement" });
+    expect(await usedOf(host)).toBeLessThanOrEqual(20 * COST);
+    await db.host.updateMany({ data: { schedulable: false } });
+  });
+
+  it("sees what was freed between the ranking and the lock", async () => {
+    const host = await addHost("free", COST);
+    const { id } = await create();
+    expect(await usedOf(host)).toBe(COST);
+    const freed = Promise.withResolvers<undefined>();
+    const freeing = db.transaction(async (tx) => {
+      await tx.volume.deleteMany({ where: { vmId: id } });
+      await tx.vm.delete({ where: { id } });
+      freed.resolve(undefined);
+    });
+    await freed.promise;
+    await freeing;
+    await create();
+    expect(await usedOf(host)).toBe(COST);
+    await db.host.updateMany({ data: { schedulable: false } });
+  });
+});
+
+describe("a refusal", () => {
+  it("tells of the host that was asked for, however many others there are", async () => {
+    await addHost("z-asked", COST - 1);
+    const failure: unknown = await create({ placement: { host: "z-asked" } }).catch(
+      (error: unknown) => error,
+    );
+    expect(failure).toMatchObject({
+      code: "no_placement",
+      details: { hosts: expect.arrayContaining([expect.objectContaining({ host: "z-asked" })]) },
+    });
+    expect(String(failure)).toContain(`z-asked: ${COST - 1} of ${COST - 1} MiB are left`);
+  });
+});
