@@ -1,4 +1,3 @@
-import type { FastifyInstance } from "fastify";
 import { pino } from "pino";
 import { type AppDeps, buildApp } from "./app.ts";
 import { createDatabase } from "./db/client.ts";
@@ -10,7 +9,7 @@ import { DroverError } from "./lib/errors.ts";
  * The API with nothing behind it: its routes can be looked at, and its document asked for. The database is never
  * connected to; parts that only requests use are left out.
  */
-export async function buildHollowApp(): Promise<FastifyInstance> {
+export async function buildHollowApp(): ReturnType<typeof buildApp> {
   const logger = pino({ level: "silent" });
   const nothing = () => Promise.reject(new DroverError("internal", "There is nothing behind this API."));
   return await buildApp({

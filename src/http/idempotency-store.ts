@@ -71,10 +71,12 @@ export async function saveAnswer(tx: Tx, scope: KeyScope, answer: StoredAnswer, 
   });
 }
 
-/** Deletes outlived keys; returns how many. Called now and then by any process. */
-export async function deleteOutlivedKeys(db: Db, now: Date): Promise<number> {
-  const { count } = await db.idempotencyKey.deleteMany({ where: { createdAt: { lt: oldest(now) } } });
-  return count;
+/** Deletes at most `limit` outlived keys; returns how many. Any number of processes may do it at once. */
+export async function deleteOutlivedKeys(db: Db, now: Date, limit: number): Promise<number> {
+  return await db.$executeRaw`
+    DELETE FROM idempotency_key WHERE ctid = ANY(ARRAY(
+      SELECT ctid FROM idempotency_key WHERE created_at < ${oldest(now)} LIMIT ${limit}::int
+      FOR UPDATE SKIP LOCKED))`;
 }
 
 function oldest(now: Date): Date {

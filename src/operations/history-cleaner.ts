@@ -1,5 +1,6 @@
 import type { Db } from "../db/transaction.ts";
 import { deleteOldEvents } from "../events/event-store.ts";
+import { deleteOutlivedKeys } from "../http/idempotency-store.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { deleteOldOperations } from "./operation-retention.ts";
@@ -27,7 +28,7 @@ export function startHistoryCleaner(deps: HistoryCleanerDeps): { stop(): Promise
       } catch (error) {
         deps.logger.warn(
           { error: messageOf(error) },
-          "could not remove old operations and events; trying again later",
+          "could not remove old operations, events and keys; trying again later",
         );
       }
     });
@@ -47,10 +48,11 @@ export function startHistoryCleaner(deps: HistoryCleanerDeps): { stop(): Promise
 export async function cleanHistory(
   { db, keepDays = 90 }: HistoryCleanerDeps,
   isStopped: () => boolean = () => false,
-): Promise<{ readonly operations: number; readonly events: number }> {
+): Promise<{ readonly operations: number; readonly events: number; readonly keys: number }> {
   const operations = await inPortions(() => deleteOldOperations(db, keepDays, PORTION), isStopped);
   const events = await inPortions(() => deleteOldEvents(db, keepDays, PORTION), isStopped);
-  return { operations, events };
+  const keys = await inPortions(() => deleteOutlivedKeys(db, new Date(), PORTION), isStopped);
+  return { operations, events, keys };
 }
 
 async function inPortions(remove: () => Promise<number>, isStopped: () => boolean): Promise<number> {

@@ -146,7 +146,7 @@ describe("a key", () => {
     expect(other.status).toBe(202);
 
     await api.database.db.idempotencyKey.updateMany({ where: { key }, data: { createdAt: dayAgo } });
-    expect(await deleteOutlivedKeys(api.database.db, new Date())).toBe(1);
+    expect(await deleteOutlivedKeys(api.database.db, new Date(), 10)).toBe(1);
     expect(await api.database.db.idempotencyKey.count({ where: { key } })).toBe(0);
   });
 });
