@@ -1,0 +1,179 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type HostOwnership, startHostOwnership } from "../../../src/hosts/host-ownership.ts";
+import { acquireHosts } from "../../../src/hosts/host-ownership-store.ts";
+import type { HostConnection, HostDriver } from "../../../src/hypervisors/hypervisor.ts";
+import { type HostId, type InstallationId, newId, type WorkerId } from "../../../src/lib/ids.ts";
+import { createSecretBox } from "../../../src/lib/secret-box.ts";
+import { vmObservations } from "../../../src/vms/vm-reconciler.ts";
+import { createTestDatabase, type TestDatabase } from "../../fixtures/database.ts";
+import { FakeHost } from "../../fixtures/fake-host.ts";
+import { silentLog } from "../../fixtures/log.ts";
+
+let database: TestDatabase;
+const started: HostOwnership[] = [];
+beforeAll(async () => {
+  database = await createTestDatabase();
+});
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((ownership) => ownership.stop()));
+  await database.db.host.deleteMany();
+  await database.db.worker.deleteMany();
+});
+afterAll(async () => {
+  await database.drop();
+});
+
+async function addWorker(): Promise<WorkerId> {
+  const id = newId<WorkerId>();
+  const later = new Date(Date.now() + 600_000);
+  await database.db.worker.create({
+    data: { id, hostname: "h", pid: 1, leaseExpiresAt: later, sendsUntil: later },
+  });
+  return id;
+}
+
+async function addHosts(count: number): Promise<HostId[]> {
+  const ids = Array.from({ length: count }, () => newId<HostId>());
+  await database.db.host.createMany({
+    data: ids.map((id) => ({ id, name: id, uri: `sim+kvm://${id}`, driver: "sim", hypervisor: "kvm" })),
+  });
+  return ids;
+}
+
+interface Played {
+  readonly fakes: Map<string, FakeHost>;
+  readonly driver: HostDriver;
+}
+
+function play(connect?: (fake: FakeHost) => Promise<HostConnection>): Played {
+  const fakes = new Map<string, FakeHost>();
+  const driver: HostDriver = {
+    name: "sim",
+    schemes: [],
+    parseUri: () => ({ error: "not asked" }),
+    declares: () => new Set(),
+    connect: ({ uri }) => {
+      const fake = fakes.get(uri) ?? new FakeHost();
+      fakes.set(uri, fake);
+      return connect?.(fake) ?? Promise.resolve(fake.connect());
+    },
+  };
+  return { fakes, driver };
+}
+
+function own(workerId: WorkerId, { driver }: Played = play()): HostOwnership {
+  const ownership = startHostOwnership({
+    ...{ db: database.db, logger: silentLog, workerId, installationId: newId<InstallationId>() },
+    sink: vmObservations,
+    secretBox: createSecretBox(Buffer.alloc(32)),
+    driverForUri: () => driver,
+    errorBodyOf: () => ({ code: "host_unreachable", message: "silent", retry: "temporary" }),
+    inventorySeconds: 3600,
+    onStateChange: () => undefined,
+  });
+  started.push(ownership);
+  return ownership;
+}
+
+function eventually(look: () => unknown) {
+  return expect.poll(look, { timeout: 30_000, interval: 20 });
+}
+
+const idsOf = (ownership: HostOwnership) => [...ownership.owned().keys()].toSorted();
+
+describe("owning hosts", () => {
+  it("gives each host one owner, and each worker its share", async () => {
+    const hosts = await addHosts(7);
+    const workers = [await addWorker(), await addWorker()];
+    const [a, b] = workers.map((worker) => own(worker));
+    await eventually(() => [...(a?.owned().keys() ?? []), ...(b?.owned().keys() ?? [])].toSorted()).toEqual(
+      hosts.toSorted(),
+    );
+    for (const ownership of [a, b]) expect(ownership?.owned().size).toBeLessThanOrEqual(4);
+  });
+
+  it("raises the epoch with each owner, and frees the hosts when it stops", async () => {
+    const [host] = await addHosts(1);
+    const first = own(await addWorker());
+    await eventually(() => [...first.owned()]).toEqual([[host, 1n]]);
+    await first.stop();
+    const second = own(await addWorker());
+    await eventually(() => [...second.owned()]).toEqual([[host, 2n]]);
+    expect(() => first.connection(host as HostId)).toThrow(/does not own/);
+  });
+
+  it("takes what a worker owns that is gone, though nobody freed it", async () => {
+    const [host] = await addHosts(1);
+    await database.db.host.updateMany({ data: { ownerId: newId(), epoch: 4n } });
+    const heir = own(await addWorker());
+    await eventually(() => [...heir.owned()]).toEqual([[host, 5n]]);
+  });
+
+  it("takes nothing while its own lease is over, or while it drains", async () => {
+    await addHosts(1);
+    const worker = await addWorker();
+    const { db } = database;
+    await db.worker.update({ where: { id: worker }, data: { draining: true } });
+    await db.transaction((tx) => acquireHosts(tx, worker));
+    await db.worker.update({ where: { id: worker }, data: { draining: false, leaseExpiresAt: new Date(0) } });
+    await db.transaction((tx) => acquireHosts(tx, worker));
+    expect(await db.host.count({ where: { ownerId: worker } })).toBe(0);
+  });
+
+  it("connects anew when the host's access changes, and lets go of a host that is deleted", async () => {
+    const [host] = await addHosts(1);
+    const played = play();
+    const ownership = own(await addWorker(), played);
+    const fake = () => [...played.fakes.values()].reduce((sum, { open }) => sum + open, 0);
+    await eventually(fake).toBe(1);
+    const { db } = database;
+    await db.host.updateMany({ data: { accelerator: "tcg" } });
+    await eventually(() => [...played.fakes.values()][0]?.inventories).toBe(2);
+    await eventually(fake).toBe(1);
+    expect(idsOf(ownership)).toEqual([host]);
+    await db.host.deleteMany();
+    await eventually(() => idsOf(ownership)).toEqual([]);
+    await eventually(fake).toBe(0);
+  });
+
+  it("begins again with a host whose session ended for a moment without a right", async () => {
+    const [host] = await addHosts(1);
+    const played = play();
+    const worker = await addWorker();
+    const ownership = own(worker, played);
+    const isConnected = () => {
+      try {
+        ownership.connection(host as HostId);
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    await eventually(isConnected).toBe(true);
+    const { db } = database;
+    const lease = await db.worker.findUniqueOrThrow({ where: { id: worker } });
+    await db.worker.update({ where: { id: worker }, data: { leaseExpiresAt: new Date(0) } });
+    for (const fake of played.fakes.values()) fake.lose();
+    await eventually(isConnected).toBe(false);
+    await eventually(() => [...played.fakes.values()].every(({ open }) => open === 0)).toBe(true);
+    await db.worker.update({ where: { id: worker }, data: { leaseExpiresAt: lease.leaseExpiresAt } });
+    await eventually(isConnected).toBe(true);
+  });
+
+  it("looks after the others while the connection of one does not close", async () => {
+    const hosts = await addHosts(2);
+    const played = play((fake) => {
+      const connection = fake.connect();
+      return Promise.resolve({ ...connection, close: () => new Promise(() => undefined) });
+    });
+    const ownership = own(await addWorker(), played);
+    await eventually(() => idsOf(ownership)).toEqual(hosts.toSorted());
+    const { db } = database;
+    await db.host.delete({ where: { id: hosts[0] ?? "" } });
+    await eventually(() => idsOf(ownership)).toEqual([hosts[1]]);
+    const [third] = await addHosts(1);
+    await eventually(() => idsOf(ownership)).toEqual([hosts[1], third].toSorted());
+    await ownership.stop();
+    expect(await db.host.count({ where: { ownerId: null } })).toBe(2);
+  });
+});
