@@ -4,8 +4,7 @@ import { contextOf, endOperation, lockOperation, readSnapshot } from "./operatio
 import type { OperationOutcome, Subject } from "./operation-kind.ts";
 import type { KindRegistry } from "./operation-kinds.ts";
 import { lockSubjects } from "./operation-lanes.ts";
-import { subjectsOf } from "./operation-queue.ts";
-import { releaseClaim, unfinishedOperationsOf } from "./operation-subject-store.ts";
+import { releaseClaim, subjectsOf, unfinishedOperationsOf } from "./operation-subject-store.ts";
 
 /** How operations end whose host is taken out of the inventory: whoever runs one is fenced by it. */
 

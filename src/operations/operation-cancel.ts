@@ -4,10 +4,10 @@ import { operationEvents } from "../events/event-store.ts";
 import { DroverError, toErrorBody } from "../lib/errors.ts";
 import type { OperationId } from "../lib/ids.ts";
 import { contextOf, endOperation, lockOperation, readSnapshot } from "./operation-end.ts";
-import { deadlineSeconds, type KindRegistry } from "./operation-kinds.ts";
+import { deadlineSeconds, type KindRegistry, OVERTAKING_PRIORITY } from "./operation-kinds.ts";
 import { lockSubjects } from "./operation-lanes.ts";
-import { OVERTAKING_PRIORITY, subjectsOf } from "./operation-queue.ts";
 import { jsonParameter } from "./operation-sql.ts";
+import { subjectsOf } from "./operation-subject-store.ts";
 
 /**
  * `cancelled`: it had not begun, and has ended now. `asked`: its worker aborts what runs and undoes it.

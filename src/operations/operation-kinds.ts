@@ -41,3 +41,6 @@ export function overtakingRank<Input>(kind: OperationKind<Input>, input: Input):
 export function deadlineSeconds<Input>(kind: OperationKind<Input>, input: Input): number {
   return typeof kind.deadlineSeconds === "function" ? kind.deadlineSeconds(input) : kind.deadlineSeconds;
 }
+
+/** An operation that overtakes others is also claimed before others. */
+export const OVERTAKING_PRIORITY = 10;

@@ -1,11 +1,16 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Db, Tx } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
-import { DroverError } from "../lib/errors.ts";
 import { asId, newId, type OperationId } from "../lib/ids.ts";
 import { type CrashProbe, noProbe } from "./crash-points.ts";
 import type { EnqueueRequest, OperationKind, Subject } from "./operation-kind.ts";
-import { deadlineSeconds, isForwardOnly, type KindRegistry, overtakingRank } from "./operation-kinds.ts";
+import {
+  deadlineSeconds,
+  isForwardOnly,
+  type KindRegistry,
+  OVERTAKING_PRIORITY,
+  overtakingRank,
+} from "./operation-kinds.ts";
 import { distinctSubjects, lockSubjects } from "./operation-lanes.ts";
 import { cancelOvertaken, laneNeighbours } from "./operation-overtake.ts";
 import { jsonParameter, subjectRows } from "./operation-sql.ts";
@@ -19,9 +24,6 @@ export interface OperationRecord {
   readonly kind: string;
   readonly state: OperationState;
 }
-
-/** An operation that overtakes others is also claimed before others. */
-export const OVERTAKING_PRIORITY = 10;
 
 // How far one queued operation of an actor puts back its next one, in places; and how many are counted at most.
 const PLACES_PER_QUEUED = 8;
@@ -120,12 +122,4 @@ export async function unfinishedOperations(
     FROM operation_subject s JOIN operation o ON o.id = s.operation_id
     WHERE s.kind = ${subject.kind} AND s.subject_id = ${subject.id}::uuid AND s.unfinished ORDER BY s.seq`;
   return rows.map((row) => ({ ...row, id: asId<OperationId>(row.id) }));
-}
-
-/** The subjects of an operation. Throws `not_found`. */
-export async function subjectsOf(db: Db, id: OperationId): Promise<Subject[]> {
-  const rows = await db.$queryRaw<Subject[]>`
-    SELECT kind, subject_id AS id, mode FROM operation_subject WHERE operation_id = ${id}::uuid`;
-  if (rows.length === 0) throw new DroverError("not_found", `There is no operation ${id}.`);
-  return rows;
 }

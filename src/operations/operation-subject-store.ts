@@ -1,4 +1,5 @@
 import type { Db, Tx } from "../db/transaction.ts";
+import { DroverError } from "../lib/errors.ts";
 import type { OperationId } from "../lib/ids.ts";
 import type { Subject } from "./operation-kind.ts";
 import { unclaimed } from "./operation-sql.ts";
@@ -24,4 +25,12 @@ export async function unfinishedOperationsOf(
 /** Takes an operation from whoever runs it: its next write finds itself fenced. */
 export async function releaseClaim(tx: Tx, id: OperationId): Promise<void> {
   await tx.$executeRaw`UPDATE operation SET ${unclaimed} WHERE id = ${id}::uuid AND ended_at IS NULL`;
+}
+
+/** The subjects of an operation. Throws `not_found`. */
+export async function subjectsOf(db: Db, id: OperationId): Promise<Subject[]> {
+  const rows = await db.$queryRaw<Subject[]>`
+    SELECT kind, subject_id AS id, mode FROM operation_subject WHERE operation_id = ${id}::uuid`;
+  if (rows.length === 0) throw new DroverError("not_found", `There is no operation ${id}.`);
+  return rows;
 }

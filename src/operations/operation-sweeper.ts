@@ -16,8 +16,8 @@ import { errorOf } from "./operation-finish.ts";
 import type { KindRegistry } from "./operation-kinds.ts";
 import { lockSubjects } from "./operation-lanes.ts";
 import { promoteOverlooked } from "./operation-promote.ts";
-import { subjectsOf } from "./operation-queue.ts";
 import { jsonParameter } from "./operation-sql.ts";
+import { subjectsOf } from "./operation-subject-store.ts";
 
 /**
  * What nobody's run sees to: operations that wait past their deadline, whoever owns their host, and those that were

@@ -5,7 +5,8 @@ import { endOperation } from "../../../src/operations/operation-end.ts";
 import { type OperationOutcome, type Subject, step } from "../../../src/operations/operation-kind.ts";
 import { lockSubjects } from "../../../src/operations/operation-lanes.ts";
 import { promoteOverlooked } from "../../../src/operations/operation-promote.ts";
-import { enqueue, subjectsOf, unfinishedOperations } from "../../../src/operations/operation-queue.ts";
+import { enqueue, unfinishedOperations } from "../../../src/operations/operation-queue.ts";
+import { subjectsOf } from "../../../src/operations/operation-subject-store.ts";
 import { createEngine, type Engine, requestFor, type TestInput, testKind, vm } from "./harness.ts";
 
 /** The queue alone: no worker runs here. */
