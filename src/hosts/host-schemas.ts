@@ -112,7 +112,7 @@ export const ForgetHostBody = z
 const Amount = z.strictObject({ cpuCount: z.int(), memoryMib: z.int() });
 
 export const HostStateName = z.enum(["connecting", "ready", "unreachable"]);
-export const DriverNameSchema = z.enum(["libvirt", "xl", "sim"]);
+const DriverNameSchema = z.enum(["libvirt", "xl", "sim"]);
 
 const HostStatus = z
   .strictObject({

@@ -74,7 +74,7 @@ export function defineVmAction<Body extends z.ZodObject, Input extends VmInput>(
 }
 
 /** Refuses at its turn what the VM's state does not allow then. */
-export async function admitAction(
+async function admitAction(
   action: ActionName,
   tx: Tx,
   operation: OperationContext<VmInput>,

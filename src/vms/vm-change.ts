@@ -22,7 +22,7 @@ import { findVm, lockVm, reservationOf, setPhase, updateReservation, updateSpec 
 /** Changes of a VM that exists: actions, PATCH and delete, each in the caller's transaction. */
 
 /** Throws `not_found`. */
-export async function requireVmNamed(tx: Tx, request: VmRequest, idOrName: string): Promise<VmRecord> {
+async function requireVmNamed(tx: Tx, request: VmRequest, idOrName: string): Promise<VmRecord> {
   const vm = await findVm(tx, request.projectId, idOrName);
   if (vm !== null) return vm;
   throw new DroverError(

@@ -168,8 +168,8 @@ const ConditionSchema = z
   })
   .meta({ id: "Condition" });
 
-export const PowerName = z.enum(["running", "paused", "saved", "off", "crashed", "unknown"]);
-export const PhaseName = z.enum(["provisioning", "ready", "failed", "deleting"]);
+const PowerName = z.enum(["running", "paused", "saved", "off", "crashed", "unknown"]);
+const PhaseName = z.enum(["provisioning", "ready", "failed", "deleting"]);
 
 const VmStatus = z
   .strictObject({

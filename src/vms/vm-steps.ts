@@ -31,11 +31,6 @@ export function hostOf(context: StepContext<VmInput>): HostConnection {
   return context.host;
 }
 
-/** The VM as it stands. A VM that is gone ends the operation. */
-export async function vmOf(context: StepContext<VmInput>): Promise<VmRecord> {
-  return await context.transaction((tx) => requireVm(tx, context.operation.input.vmId));
-}
-
 export async function requireVm(tx: Tx, id: VmId): Promise<VmRecord> {
   const vm = await getVm(tx, id);
   if (vm === null) throw new DroverError("not_found", `The VM ${id} does not exist any more.`);

@@ -20,6 +20,8 @@ const KILLS = 30;
 // Large enough that a kill meets an upload; its content boots nothing, so that guests cost no CPU.
 const IMAGE_BYTES = 24 * 1024 * 1024;
 const SEED = 20_261_123;
+// A worker that was killed is given up after so long: kills come before, in and after the work that others left.
+const LEASE_SECONDS = 3;
 
 let host: KvmHost;
 let dataDir: string;
@@ -39,7 +41,7 @@ function seeded(seed: number): () => number {
 beforeAll(async () => {
   dataDir = await makeScratchDirectory();
   host = await startKvmHost();
-  service = await startServiceProcess(dataDir);
+  service = await startServiceProcess(dataDir, { DROVER_LEASE_SECONDS: String(LEASE_SECONDS) });
   const { client } = service;
   await registerHost({
     client,
@@ -120,7 +122,7 @@ it(`loses and doubles nothing when it is killed ${KILLS} times during creates an
     await sleep(random() * 1_500);
     await service.kill();
     await Promise.all(requests);
-    service = await startServiceProcess(dataDir);
+    service = await startServiceProcess(dataDir, { DROVER_LEASE_SECONDS: String(LEASE_SECONDS) });
   }
   await untilAllEnded();
 
