@@ -113,7 +113,7 @@ describe("the process", () => {
     readonly child: ChildProcess;
     readonly ended: Promise<{ readonly status: number | null; readonly errors: string }>;
     /** The first line of standard output that holds this text. */
-    line(text: string): Promise<string>;
+    readonly line: (text: string) => Promise<string>;
   }
 
   function start(environment: Readonly<Record<string, string>>, ...args: readonly string[]): Started {
@@ -222,7 +222,7 @@ describe("the process", () => {
     ],
     ["a directory that is a file", { DROVER_DATA_DIR: MAIN }, [], 69, /^Drover cannot start: [^\n]+\n$/],
   ])("ends with status and one line for %s", async (_what, environment, args, expected, message) => {
-    const { status, errors } = await start(environment as Record<string, string>, ...args).ended;
+    const { status, errors } = await start(environment, ...args).ended;
     expect(errors).toMatch(message);
     expect(status).toBe(expected);
   });

@@ -38,6 +38,7 @@ afterAll(async () => {
   await service.stop();
 });
 
+const SOME_TEXT: unknown = expect.any(String);
 const ON_BIG = { placement: { host: "big" } } as const;
 
 async function vmNow(vm: string): Promise<Vm> {
@@ -125,8 +126,8 @@ describe("creating a VM", () => {
     const ended = await operationEnd(service, operation.id);
     expect(ended.result).toEqual({
       power: "running",
-      reason: expect.any(String),
-      observedAt: expect.any(String),
+      reason: SOME_TEXT,
+      observedAt: SOME_TEXT,
     });
   });
 
@@ -245,10 +246,8 @@ describe("creating a VM", () => {
       "start-domain undone",
     ]);
     const failed = await vmNow(vm.id);
-    expect(failed.status).toMatchObject({
-      phase: "failed",
-      allowedActions: expect.arrayContaining(["delete"]),
-    });
+    expect(failed.status.phase).toBe("failed");
+    expect(failed.status.allowedActions).toContain("delete");
     expect(failed.status.conditions).toMatchObject([{ type: "OperationFailed", reason: "hypervisor_error" }]);
     // Whatever the steps recorded on the way: there is no domain that runs.
     await eventually(async () => (await vmNow(vm.id)).status.power).toBe("off");

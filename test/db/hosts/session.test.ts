@@ -177,7 +177,7 @@ describe("the session of a host", () => {
         isAway && name === "transaction"
           ? () => Promise.reject(new Error("Connection terminated"))
           : (Reflect.get(target, name) as unknown),
-    }) as Database;
+    });
     const { hostId, vmId, fake, session } = await scene({ db: fickle, inventorySeconds: 0.05 });
     await eventually(async () => isConnected(session)).toBe(true);
     isAway = true;

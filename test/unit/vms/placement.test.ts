@@ -165,7 +165,7 @@ const hostArbitrary = fc
       schedulable,
       hypervisor,
       capacity: { ...capacity, ...more },
-    } as Partial<PlacementHost>),
+    }),
   );
 const hostsArbitrary = fc.uniqueArray(hostArbitrary, { selector: ({ name }) => name, maxLength: 8 });
 const requestArbitrary = fc

@@ -66,13 +66,8 @@ describe("the conditions of a VM", () => {
   test("say that its host is silent, and why", () => {
     const silent = { ready: false, inventoryAt: T1, error: "connection refused", since: T1 };
     const { status } = viewOf(vm({ power: "unknown" }), { images: [], operations: [], host: silent });
-    expect(status.conditions).toMatchObject([
-      {
-        type: "HostUnreachable",
-        since: T1.toISOString(),
-        message: expect.stringContaining("connection refused"),
-      },
-    ]);
+    expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
+    expect(status.conditions[0]?.message).toContain("connection refused");
   });
 
   test("say that it crashed", () => {
