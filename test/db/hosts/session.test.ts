@@ -1,5 +1,4 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/db/client.ts";
 import { HostSession, type HostSessionDeps } from "../../../src/hosts/host-session.ts";
 import { HypervisorError } from "../../../src/hypervisors/hypervisor.ts";
 import { type HostId, type InstallationId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
