@@ -89,11 +89,13 @@ export function createApi(
       const idempotent = route.method === "POST" || route.method === "PATCH";
       const facts = { ...route, body: route.body ?? NoBody, upload: null, idempotent };
       add(facts, async (call, request) => {
-        const prepared = await prepare?.(call);
+        // Its refusal counts inside the transaction only: a repeated request is answered as before, whatever it sees.
+        const prepared = Promise.resolve(prepare?.(call));
+        await prepared.catch(() => undefined);
         const again = refresh === null ? null : (body: unknown) => refresh(body, call);
         const hash = requestHash(call.query, call.body);
-        return await runChange(deps, changeRequest(call, request, idempotent ? hash : null, again), (tx) =>
-          change(tx, call, prepared),
+        return await runChange(deps, changeRequest(call, request, idempotent ? hash : null, again), async (tx) =>
+          change(tx, call, await prepared),
         );
       });
     },

@@ -51,7 +51,7 @@ export function bearerSecret(header: string | undefined): string {
   return secret;
 }
 
-export function unauthenticated(message: string): DroverError {
+function unauthenticated(message: string): DroverError {
   return new DroverError("unauthenticated", message);
 }
 
@@ -71,7 +71,7 @@ export function projectScope(caller: Caller, selected: ProjectRef | null): Proje
 }
 
 /** Refuses tokens that are bound to projects. */
-export function requireInstallation(caller: Caller): void {
+function requireInstallation(caller: Caller): void {
   if (caller.projectIds === "all") return;
   throw new DroverError(
     "forbidden",
@@ -80,7 +80,7 @@ export function requireInstallation(caller: Caller): void {
 }
 
 /** The selected project. A bound token learns nothing about projects that it does not reach. */
-export function requireProject(identity: Identity, asked: string | null): ProjectRef {
+function requireProject(identity: Identity, asked: string | null): ProjectRef {
   const { caller, project } = identity;
   if (project !== null && reaches(caller, project.id)) return project;
   const name = asked ?? "default";

@@ -12,7 +12,7 @@ import { MalformedRequest, PROBLEM_MEDIA_TYPE, statusOf, toProblem } from "./pro
 const RETRY_AFTER_SECONDS = 2;
 
 /** Gives an error of Fastify or the database its code of the catalogue; anything else stays what it is. */
-export function toDroverError(error: unknown): unknown {
+function toDroverError(error: unknown): unknown {
   if (error instanceof DroverError) return error;
   if (isDatabaseUnavailable(error)) {
     const message = "The database does not answer right now. Nothing was changed; try again in a moment.";

@@ -10,8 +10,8 @@ import { clampedQueryInteger, Timestamp } from "./schemas.ts";
  * It is no secret and grants nothing: rows are filtered by access on every page.
  */
 
-export const DEFAULT_PAGE_SIZE = 50;
-export const MAX_PAGE_SIZE = 500;
+const DEFAULT_PAGE_SIZE = 50;
+const MAX_PAGE_SIZE = 500;
 
 /** Query parameters of every list: spread it into the route's `query`. */
 export const pageQuery = {

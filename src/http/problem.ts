@@ -73,14 +73,14 @@ const ViolationSchema = z
   })
   .meta({ id: "Violation" });
 
-export const RetrySchema = z.enum(["never", "afterStateChange", "afterCapacity", "temporary"]).meta({
+const RetrySchema = z.enum(["never", "afterStateChange", "afterCapacity", "temporary"]).meta({
   id: "Retry",
   description:
     "Whether and when the same request may succeed: never, once the state has changed, once there is capacity, " +
     "or soon and by itself.",
 });
 
-export const ErrorCodeSchema = z.enum(ERROR_CODES).meta({ id: "ErrorCode" });
+const ErrorCodeSchema = z.enum(ERROR_CODES).meta({ id: "ErrorCode" });
 
 /** An error inside a resource: of an operation, a step or a condition. The same shape as `ErrorBody`. */
 export const ErrorBodySchema = z

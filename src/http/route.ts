@@ -38,7 +38,7 @@ import type { IfMatch } from "./etag.ts";
  * - A 202's schema is `z.strictObject({ vm: VmSchema, operation: OperationSchema })`; the operation is added from
  *   its id, `Location` is set, `?wait=` is taken and the runner is woken: none of it is the route's work.
  * - `prepare`, where there is one, runs before the transaction, once; its outcome is given to `change`. A repeated
- *   request runs it too, so it must not refuse what the change itself has made.
+ *   request runs it too; what it throws refuses the first request only.
  * - `query` is a plain shape (`{ ...pageQuery, power: Power.optional() }`), made strict here; `body` must be a
  *   z.strictObject. An absent body is read as `{}`. Path parameters are ids or names and need no schema.
  * - `ifMatch: true` takes `If-Match`: give `call.ifMatch` to `requireMatch` with the row locked.

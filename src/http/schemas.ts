@@ -117,7 +117,7 @@ export function queryList<Item extends z.ZodType>(item: Item) {
 }
 
 /** Seconds that `?wait=` holds an answer; 0 does not wait. */
-export const MAX_WAIT_SECONDS = 60;
+const MAX_WAIT_SECONDS = 60;
 export const WaitSeconds = queryInteger({ min: 0, max: MAX_WAIT_SECONDS }).optional().meta({
   description: "Seconds to hold the answer until the operation ends; it never turns into an error.",
 });

@@ -7,8 +7,9 @@ import {
   listVms,
   revokeToken,
 } from "../../openapi/sdk/index.ts";
+import type { Db } from "../../src/db/client.ts";
 import { systemClock } from "../../src/lib/clock.ts";
-import { ensureAdminToken } from "../../src/tokens/token-service.ts";
+import { ensureAdminToken, revoke } from "../../src/tokens/token-service.ts";
 import { startApi, type TestApi } from "../fixtures/api.ts";
 
 let api: TestApi;
@@ -104,16 +105,36 @@ describe("revoking", () => {
 
   test("the last one that reaches everything is refused, also when two go at once", async () => {
     const other = await startApi();
-    const second = await createToken({ client: other.client, body: { name: "second" } });
+    const { db } = other.database;
+    await createToken({ client: other.client, body: { name: "second" } });
     await createToken({ client: other.client, body: { name: "bound", project: "default" } });
-    const answers = await Promise.all([
-      revokeToken({ client: other.client, path: { token: "second" } }),
-      revokeToken({ client: other.clientFor(second.data?.secret ?? ""), path: { token: "admin" } }),
-    ]);
-    expect(answers.map(({ response }) => response?.status).sort()).toEqual([204, 409]);
+    const revoked = Promise.withResolvers<undefined>();
+    const commit = Promise.withResolvers<undefined>();
+    const first = db.transaction(async (tx) => {
+      await revoke(tx, "second", new Date());
+      revoked.resolve(undefined);
+      await commit.promise;
+    });
+    await revoked.promise;
+    let answered = false;
+    const second = revokeToken({ client: other.client, path: { token: "admin" } }).finally(() => {
+      answered = true;
+    });
+    // Either it waits for the first, as it must, or it has been answered too early.
+    await expect.poll(async () => answered || (await waitsForLock(db)), { timeout: 30_000 }).toBe(true);
+    commit.resolve(undefined);
+    await first;
+    expect((await second).error?.code).toBe("conflict");
     await other.close();
   });
 });
+
+async function waitsForLock(db: Db): Promise<boolean> {
+  const rows = await db.$queryRaw<{ waits: boolean }[]>`
+    SELECT EXISTS (SELECT FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock') AS waits`;
+  return rows[0]?.waits === true;
+}
 
 describe("the list", () => {
   test("goes by name in pages, each token once", async () => {
