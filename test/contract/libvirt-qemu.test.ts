@@ -1,7 +1,10 @@
-import { afterAll, beforeAll } from "vitest";
+import { afterAll, beforeAll, vi } from "vitest";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import { qemuHooks, qemuWorld } from "./libvirt-qemu-world.ts";
 import { describeDriverContract } from "./suite.ts";
+
+// Guests boot without acceleration, and on a busy machine.
+vi.setConfig({ testTimeout: 240_000 });
 
 let host: KvmHost;
 

@@ -1,8 +1,8 @@
 import type { Clock } from "../../lib/clock.ts";
 import type { DomainFacts } from "./parse-domain.ts";
 
-/** How long facts are believed although nothing told of a change: not every change of a domain has an event. */
-const MAX_AGE_MS = 300_000;
+/** How long facts are believed although nothing told of a change: `virsh setmaxmem` and `setvcpus` have no event. */
+const MAX_AGE_MS = 60_000;
 
 interface Entry {
   readonly facts: DomainFacts;
