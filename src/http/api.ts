@@ -94,8 +94,10 @@ export function createApi(
         await prepared.catch(() => undefined);
         const again = refresh === null ? null : (body: unknown) => refresh(body, call);
         const hash = requestHash(call.query, call.body);
-        return await runChange(deps, changeRequest(call, request, idempotent ? hash : null, again), async (tx) =>
-          change(tx, call, await prepared),
+        return await runChange(
+          deps,
+          changeRequest(call, request, idempotent ? hash : null, again),
+          async (tx) => change(tx, call, await prepared),
         );
       });
     },

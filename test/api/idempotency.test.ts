@@ -49,6 +49,26 @@ describe("a repeated request", () => {
     expect(await countThings(name)).toBe(1);
   });
 
+  test("is answered as before though the world would refuse it now; a first one is refused", async () => {
+    const name = freshName();
+    const first = await post(name, `key-${name}`, "/v1/looked");
+    expect(first).toMatchObject({ status: 201, body: { generation: 7 } });
+    api.world.refuses = true;
+    try {
+      const again = await post(name, `key-${name}`, "/v1/looked");
+      expect(again).toMatchObject({ status: 201, body: first.body });
+      expect(again.headers.get("idempotency-replayed")).toBe("true");
+      const other = freshName();
+      expect(await post(other, `key-${other}`, "/v1/looked")).toMatchObject({
+        status: 409,
+        body: { code: "host_key_unknown" },
+      });
+      expect(await countThings(other)).toBe(0);
+    } finally {
+      api.world.refuses = false;
+    }
+  });
+
   test("is the same whatever the order of its members and its wait", async () => {
     const name = freshName();
     const key = `key-${name}`;
