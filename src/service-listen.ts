@@ -1,6 +1,5 @@
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { createSecureContext } from "node:tls";
 import type { Config } from "./config.ts";
 import { messageOf } from "./lib/errors.ts";
 import { StartupError } from "./lib/startup-error.ts";
@@ -38,7 +37,10 @@ export async function readTls({
   keyPath,
 }: NonNullable<Config["tls"]>): Promise<{ cert: string; key: string }> {
   const cert = await readPem("DROVER_TLS_CERT", certPath, (text) => new X509Certificate(text));
-  const key = await readPem("DROVER_TLS_KEY", keyPath, (text) => createSecureContext({ cert, key: text }));
+  const key = await readPem("DROVER_TLS_KEY", keyPath, (text) => {
+    if (new X509Certificate(cert).checkPrivateKey(createPrivateKey(text))) return;
+    throw new Error("it is not the key of the certificate in DROVER_TLS_CERT");
+  });
   return { cert, key };
 }
 

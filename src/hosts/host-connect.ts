@@ -7,7 +7,7 @@ import type { HostAccessData } from "./host-store.ts";
 export type DriverForUri = (uri: string) => HostDriver | null;
 
 /** Long enough for an ssh handshake over a slow line, short enough to be told of a dead host soon. */
-export const CONNECT_TIMEOUT_MS = 20_000;
+const CONNECT_TIMEOUT_MS = 20_000;
 
 /**
  * Opens a connection to a host. Rejects with HypervisorError: `unreachable` also when it took longer than

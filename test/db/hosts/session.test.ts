@@ -136,7 +136,12 @@ describe("the session of a host", () => {
   });
 
   it("gives out no connection that was lost while its first inventory was under way", async () => {
-    const { fake, session } = await scene();
+    const given: boolean[] = [];
+    const { fake, session } = await scene({
+      onStateChange: () => {
+        if (isConnected(session)) given.push(fake.live.has(session.connection()));
+      },
+    });
     await eventually(async () => isConnected(session)).toBe(true);
     const held = Promise.withResolvers<undefined>();
     const begun = Promise.withResolvers<undefined>();
@@ -151,6 +156,7 @@ describe("the session of a host", () => {
     held.resolve(undefined);
     await eventually(async () => isConnected(session)).toBe(true);
     expect(fake.open).toBe(1);
+    expect(given).toEqual([true, true]);
   });
 
   it("bears a call that fails now and then, and gives the host up when it goes on", async () => {
