@@ -2157,7 +2157,7 @@ export type GetImageResponses = {
 
 export type GetImageResponse = GetImageResponses[keyof GetImageResponses];
 
-export type PatchImageData = {
+export type UpdateImageData = {
     body?: PatchImage;
     headers?: {
         /**
@@ -2184,7 +2184,7 @@ export type PatchImageData = {
     url: '/v1/images/{image}';
 };
 
-export type PatchImageErrors = {
+export type UpdateImageErrors = {
     /**
      * `invalid_request`: The request is not valid.
      */
@@ -2231,16 +2231,16 @@ export type PatchImageErrors = {
     503: Problem;
 };
 
-export type PatchImageError = PatchImageErrors[keyof PatchImageErrors];
+export type UpdateImageError = UpdateImageErrors[keyof UpdateImageErrors];
 
-export type PatchImageResponses = {
+export type UpdateImageResponses = {
     /**
      * OK
      */
     200: Image;
 };
 
-export type PatchImageResponse = PatchImageResponses[keyof PatchImageResponses];
+export type UpdateImageResponse = UpdateImageResponses[keyof UpdateImageResponses];
 
 export type UploadImageData = {
     /**

@@ -181,7 +181,7 @@ function registerChanges(api: Api, deps: ImageRouteDeps): void {
     method: "PATCH",
     path: "/v1/images/:image",
     access: "project",
-    operationId: "patchImage",
+    operationId: "updateImage",
     tag: "Images",
     summary: "Change an image's labels",
     body: PatchImageBody,
