@@ -6,7 +6,7 @@ import { parseImportAllowList } from "../../src/images/address-guard.ts";
 import { type ImportInput, imageImportKind } from "../../src/images/image-import.ts";
 import { getImage, insertImportingImage } from "../../src/images/image-store.ts";
 import { DroverError } from "../../src/lib/errors.ts";
-import { type ImageId, newId, type ProjectId } from "../../src/lib/ids.ts";
+import { type ImageId, newId, type OperationId, type ProjectId } from "../../src/lib/ids.ts";
 import { Fenced } from "../../src/operations/operation-errors.ts";
 import type { OperationKind, StepContext } from "../../src/operations/operation-kind.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/database.ts";
@@ -68,7 +68,7 @@ async function importing(transaction: Transaction = (work) => database.db.transa
   };
   await database.db.transaction((tx) => insertImportingImage(tx, image));
   const input: ImportInput = { imageId: id, kind: "disk", format: null, url, sha256: null };
-  const operation = { id: newId(), kind: "image.import", projectId, input } as const;
+  const operation = { id: newId<OperationId>(), kind: "image.import", projectId, input } as const;
   const { signal } = new AbortController();
   const call = { signal, timeoutMs: 1000, beforeSend: () => undefined };
   const progress = () => undefined;
