@@ -61,6 +61,26 @@ describe("TLS", () => {
     expect(await hostnameOver(transport())).toBe(host.name);
   });
 
+  test("carries many calls at once, and none waits for a sign of life to be read", async () => {
+    // A daemon that is asked for its capabilities is busy for a moment, so that calls pile up behind it.
+    const keepalive = { intervalMs: 600_000, count: 3 };
+    const connection = await rpc.connectLibvirt({ transport: transport(), uri: "qemu:///system", keepalive });
+    try {
+      for (const _round of [1, 2, 3, 4, 5]) {
+        const calls = [
+          rpc.connectGetHostname,
+          rpc.connectGetCapabilities,
+          rpc.connectGetType,
+          rpc.nodeGetInfo,
+        ];
+        const answers = calls.map((procedure) => connection.call<undefined, unknown>(procedure, undefined));
+        await Promise.all(answers);
+      }
+    } finally {
+      await connection.close();
+    }
+  });
+
   test("refuses a daemon whose certificate is from another CA, and one that refuses ours", async () => {
     const { cert, key } = strangerIn(mkdtempSync(join(host.dir, "stranger-")));
     await expect(hostnameOver({ ...transport(), ca: cert })).rejects.toMatchObject({ kind: "tls" });

@@ -27,7 +27,16 @@ export async function dialTls(
     socket.destroy();
     throw rejected(where);
   }
-  return socket;
+  return writingEachAlone(socket);
+}
+
+/**
+ * Makes every write a TLS record of its own. Node joins writes that wait into one record; libvirtd takes one message
+ * out of a record and looks at what follows in it only when more bytes arrive, which may be the next keepalive.
+ */
+function writingEachAlone(socket: tls.TLSSocket): tls.TLSSocket {
+  // A stream without this optional method gets its chunks one after the other, each when the last is out.
+  return Object.defineProperty(socket, "_writev", { value: undefined });
 }
 
 function connect(
