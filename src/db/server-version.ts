@@ -2,7 +2,7 @@ import type { ClientBase } from "pg";
 import { DatabaseSetupError } from "./setup-error.ts";
 
 /** The oldest server that the tests run on; Debian 12 has it. */
-export const MINIMUM_POSTGRES = 15;
+const MINIMUM_POSTGRES = 15;
 
 /** Throws a DatabaseSetupError when the server behind this connection is older than Postgres 15. */
 export async function refuseOldServer(client: ClientBase): Promise<void> {

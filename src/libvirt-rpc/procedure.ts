@@ -3,7 +3,7 @@ import type { XdrReader, XdrWriter } from "./xdr.ts";
 
 /** Program numbers, from libvirt's protocol description. All are spoken in version 1. */
 export const REMOTE_PROGRAM = 0x2000_8086;
-export const QEMU_PROGRAM = 0x2000_8087;
+const QEMU_PROGRAM = 0x2000_8087;
 export const KEEPALIVE_PROGRAM = 0x6b65_6570;
 
 /** A remote call: its number, how its arguments are written and how its result is read. */

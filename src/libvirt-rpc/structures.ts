@@ -14,16 +14,16 @@ export type Network = { readonly name: string; readonly uuid: string };
 export type Pool = { readonly name: string; readonly uuid: string };
 export type Volume = { readonly pool: string; readonly name: string; readonly key: string };
 
-export const typedParam = struct({ field: string, value: typedValue });
+const typedParam = struct({ field: string, value: typedValue });
 export type TypedParam = StructOf<{ field: typeof string; value: typeof typedValue }>;
 
 /** A list of named values whose types the sender chose. */
-export function typedParams(maxItems: number): Codec<readonly TypedParam[]> {
+function typedParams(maxItems: number): Codec<readonly TypedParam[]> {
   return array(typedParam, maxItems);
 }
 
 /** Named values as a map, for reading. 64-bit values are bigint. */
-export function typedParamMap(
+function typedParamMap(
   params: readonly TypedParam[],
 ): ReadonlyMap<string, number | bigint | boolean | string> {
   return new Map(params.map((param) => [param.field, param.value.value]));

@@ -20,7 +20,7 @@ export interface StepSite {
   readonly direction: "forward" | "backward";
 }
 
-export function stepSeconds(step: Step<unknown>, input: unknown): number {
+function stepSeconds(step: Step<unknown>, input: unknown): number {
   const seconds =
     typeof step.timeoutSeconds === "function" ? step.timeoutSeconds(input) : step.timeoutSeconds;
   return seconds ?? DEFAULT_STEP_SECONDS;

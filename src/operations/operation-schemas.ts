@@ -13,11 +13,11 @@ export const OperationStateSchema = z.enum(OPERATION_STATES).meta({
     "finished nor undone and a person must look: retry it, or delete or stop what it was about.",
 });
 
-export const TargetSchema = z
+const TargetSchema = z
   .strictObject({ kind: z.enum(["vm", "image", "volume", "network", "host"]), id: Id, name: z.string() })
   .meta({ id: "Target", description: "What an operation is about." });
 
-export const OperationStepSchema = z
+const OperationStepSchema = z
   .strictObject({
     name: z.string(),
     state: z.enum(STEP_STATES),

@@ -42,7 +42,7 @@ function causedBy(error: unknown, type: abstract new (...arguments_: never) => E
 }
 
 /** Only what says of itself that it may pass: a mistake in our own code will not. */
-export function isRetryable(error: unknown): boolean {
+function isRetryable(error: unknown): boolean {
   if (error instanceof HypervisorError) return error.retryable;
   return error instanceof DroverError && error.retry === "temporary" && error.code !== "internal";
 }

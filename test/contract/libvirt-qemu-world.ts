@@ -13,8 +13,8 @@ const POOL = "contract";
 const POOL_PATH = "/var/lib/libvirt/contract";
 const POOL_MIB = 160;
 
-export const KERNEL: VolumeRef = { pool: POOL, name: "vmlinuz" };
-export const INITRD: VolumeRef = { pool: POOL, name: "initrd" };
+const KERNEL: VolumeRef = { pool: POOL, name: "vmlinuz" };
+const INITRD: VolumeRef = { pool: POOL, name: "initrd" };
 
 /**
  * Of one boot, from its id to its first lease: the guest says UP before it has loaded the driver of its power button.
@@ -64,7 +64,7 @@ async function makePool(host: KvmHost): Promise<void> {
 }
 
 /** Writes a file of this machine into a new volume. */
-export async function put(connection: HostConnection, ref: VolumeRef, file: string): Promise<void> {
+async function put(connection: HostConnection, ref: VolumeRef, file: string): Promise<void> {
   const sizeBytes = statSync(file).size;
   await connection.volumes?.createVolume({ ...ref, format: "raw", capacityBytes: sizeBytes }, call);
   await connection.volumes?.uploadVolume(ref, createReadStream(file), sizeBytes, call);
