@@ -18,12 +18,12 @@ const typedParam = struct({ field: string, value: typedValue });
 export type TypedParam = StructOf<{ field: typeof string; value: typeof typedValue }>;
 
 /** A list of named values whose types the sender chose. */
-function typedParams(maxItems: number): Codec<readonly TypedParam[]> {
+export function typedParams(maxItems: number): Codec<readonly TypedParam[]> {
   return array(typedParam, maxItems);
 }
 
 /** Named values as a map, for reading. 64-bit values are bigint. */
-function typedParamMap(
+export function typedParamMap(
   params: readonly TypedParam[],
 ): ReadonlyMap<string, number | bigint | boolean | string> {
   return new Map(params.map((param) => [param.field, param.value.value]));
