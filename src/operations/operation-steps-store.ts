@@ -60,6 +60,7 @@ export async function advance(
   if (done !== undefined) {
     parts.push(Prisma.sql`done AS (
       UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(done.result)}, error = NULL,
+        progress = s.progress || jsonb_build_object('done', s.progress->'total'),
         ended_at = clock_timestamp()
       FROM o WHERE s.operation_id = o.id AND s.position = ${done.position}::int AND s.state <> 'succeeded'
       RETURNING s.name, s.position)`);

@@ -62,6 +62,8 @@ async function runGuest(on: string): Promise<void> {
     body: { name: vm, spec: { cpu: { count: 1 }, memoryMib: 192, boot, placement: { host: on } } },
   });
   expect(data.operation.state).toBe("succeeded");
+  const brought = data.operation.steps.find(({ name }) => name === "bring-boot-files")?.progress;
+  expect(brought?.done).toBe(brought?.total);
   const deadline = performance.now() + 120_000;
   let log = "";
   while (!log.includes("DROVER-GUEST-UP") && performance.now() < deadline) {
