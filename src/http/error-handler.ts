@@ -1,6 +1,6 @@
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
-import { Readable } from "node:stream";
+import { type Duplex, Readable } from "node:stream";
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { isDatabaseUnavailable } from "../db/database-errors.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -116,9 +116,19 @@ export function answerClientError(
     socket.destroy();
     return;
   }
+  refuseBelowHttp(belowHttp(error.code), socket, log);
+}
+
+/** Answers CONNECT, which Node hands over as a bare socket and otherwise closes without a word. */
+export function answerConnect(socket: Duplex, log: FastifyBaseLogger): void {
+  // A client that has gone by now needs no answer.
+  socket.on("error", () => socket.destroy());
+  refuseBelowHttp(new MalformedRequest("This is no proxy: CONNECT is not taken."), socket, log);
+}
+
+function refuseBelowHttp(refusal: MalformedRequest, socket: Duplex, log: FastifyBaseLogger): void {
   const requestId: string = newId();
-  const refusal = belowHttp(error.code);
-  log.debug({ err: error, requestId }, "request refused below HTTP");
+  log.debug({ detail: refusal.message, requestId }, "request refused below HTTP");
   const body = JSON.stringify(toProblem(refusal, requestId));
   const status = statusOf(refusal);
   const head = [

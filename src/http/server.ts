@@ -11,8 +11,9 @@ import type { Logger } from "pino";
 import type { z } from "zod";
 import { DroverError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
-import { answerClientError, installNotFound, sendProblem } from "./error-handler.ts";
+import { answerClientError, answerConnect, installNotFound, sendProblem } from "./error-handler.ts";
 import { type BodyLimits, JSON_BODY_LIMITS, readJsonBody } from "./json-body.ts";
+import { endsAfterAnswer, followAnswers } from "./open-answers.ts";
 import { invalidRequest, type RequestPart, violationsOf } from "./violations.ts";
 
 export interface ServerOptions {
@@ -50,7 +51,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
       sendProblem(error, request, reply);
     },
     clientErrorHandler: (error, socket) => {
-      answerClientError(error, socket, log);
+      if (!endsAfterAnswer(socket)) answerClientError(error, socket, log);
     },
     serverFactory: (handler) => {
       const limits = {
@@ -58,9 +59,17 @@ export function createServer(options: ServerOptions): FastifyInstance {
         requestTimeout: REQUEST_TIMEOUT_MS,
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
       };
-      return options.tls === undefined
-        ? createHttpServer(limits, handler)
-        : createHttpsServer({ ...limits, ...options.tls, minVersion: "TLSv1.2" }, handler);
+      const server =
+        options.tls === undefined
+          ? createHttpServer(limits, handler)
+          : createHttpsServer({ ...limits, ...options.tls, minVersion: "TLSv1.2" }, handler);
+      followAnswers(server);
+      // Left to itself Node answers an Expect that it does not know, and a CONNECT, without a problem.
+      server.on("checkExpectation", handler);
+      server.on("connect", (_request, socket) => {
+        answerConnect(socket, log);
+      });
+      return server;
     },
   });
   app.setErrorHandler(sendProblem);
