@@ -46,11 +46,12 @@ export async function runVm(client, ground, signal, log) {
   for (const host of ground.hosts) await ensureHost(client, host, signal, log);
   if (ground.guest !== null) await ensureImages(client, ground.guest, log);
   const vm = await findAnswer(getVm({ client, path: { vm: VM } }));
-  if (vm === null) await makeVm(client, ground, signal, log);
+  if (vm?.status.phase === "failed") {
+    log(`VM "${VM}" of an earlier run failed; making it anew`);
+    await removeVm(client, signal, log);
+  }
+  if (vm === null || vm.status.phase === "failed") await makeVm(client, ground, signal, log);
   else {
-    if (vm.status.phase === "failed") {
-      throw new Error(`VM "${VM}" of an earlier run failed: look at GET /v1/vms/${VM}, then delete it`);
-    }
     log(`VM "${VM}" is there already and is ${vm.status.power}; starting it`);
     const { operation } = await answerOf(startVm({ client, path: { vm: VM }, body: {} }));
     await follow(client, operation, signal, log);
