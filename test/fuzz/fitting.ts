@@ -20,11 +20,14 @@ const HOST_URIS = [
   ...["sim+kvm://fuzz-4?failRate=1", "qemu+tcp://127.0.0.1:1/system", "qemu+tls://127.0.0.1:1/system"],
   ...["qemu+unix:///system?socket=/nonexistent/socket", "qemu+ssh://root@127.0.0.1:1/system"],
 ];
+/** The first is allowed to be fetched from, and refuses. */
 const IMPORT_URLS = ["http://127.0.0.1:1/disk.img", "https://192.0.2.1/disk.img", "http://[::1]:1/x"];
 const PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\nYQ==\n-----END OPENSSH PRIVATE KEY-----\n";
 const NAME_COUNT = 30;
 
-/** Members and parameters whose schema does not say enough; by their names. */
+const USUAL_DISKS = [[{ name: "root", sizeGib: 1 }], [{ name: "root", image: "disk" }]];
+
+/** Members and parameters whose schema does not say enough; by their names. Undefined: as the schema says. */
 const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   host: ({ known, random }) => random.pick([...(known["host"] ?? []), "missing"]),
   confirmName: ({ known, random }) => random.pick(known["host"] ?? ["missing"]),
@@ -35,10 +38,13 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   pool: ({ random }) => random.pick(["default", "default", "other"]),
   project: ({ random }) => random.pick(["default", "default", "default", "missing"]),
   uri: ({ random }) => random.pick(HOST_URIS),
-  url: ({ random }) => random.pick(IMPORT_URLS),
-  memoryMib: ({ random }) => random.pick([16, 64, 64, 128, 256, 4096, 67_108_864]),
-  sizeGib: ({ random }) => random.pick([1, 1, 2, 10, 65_536]),
-  count: ({ random }) => random.pick([1, 1, 2, 4, 1024]),
+  url: ({ random }) => (random.chance(0.6) ? IMPORT_URLS[0] : random.pick(IMPORT_URLS)),
+  memoryMib: ({ random }) => random.pick([16, 64, 64, 64, 64, 128, 256, 4096, 67_108_864]),
+  sizeGib: ({ random }) => random.pick([1, 1, 1, 2, 10, 65_536]),
+  count: ({ random }) => random.pick([1, 1, 1, 1, 2, 4, 1024]),
+  disks: ({ random }) => (random.chance(0.7) ? random.pick(USUAL_DISKS) : undefined),
+  nics: ({ random }) => (random.chance(0.7) ? [{ name: "eth0", network: "default" }] : undefined),
+  boot: ({ random }) => (random.chance(0.5) ? { firmware: "bios" } : undefined),
   timeoutSeconds: () => 1,
   wait: ({ random }) => random.pick(["0", "1"]),
   pageSize: ({ random }) => random.pick(["1", "2", "50", "0", "-5", "100000"]),
@@ -66,13 +72,13 @@ export function fittingValue(fitting: Fitting, given: Schema, name = "", depth =
   const { document, random } = fitting;
   const schema = resolve(document, given);
   if (depth > MAX_DEPTH) return null;
-  const known = BY_NAME[name];
-  if (known !== undefined && schema.properties === undefined) return known(fitting);
+  const usual = schema.properties === undefined ? BY_NAME[name]?.(fitting) : undefined;
+  if (usual !== undefined) return usual;
   const branches = schema.anyOf ?? schema.oneOf;
   if (branches !== undefined) return fittingValue(fitting, random.pick(branches), name, depth + 1);
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return random.pick(schema.enum);
-  switch (schema.type) {
+  switch (String(schema.type)) {
     case "object":
       return fittingObject(fitting, schema, depth);
     case "array":
@@ -95,7 +101,7 @@ function fittingObject(fitting: Fitting, schema: Schema, depth: number): unknown
   const { random } = fitting;
   if (schema.properties === undefined) return { ...random.pick(LABELS) };
   const required = new Set(schema.required ?? []);
-  const chosen = Object.entries(schema.properties).filter(([key]) => required.has(key) || random.chance(0.4));
+  const chosen = Object.entries(schema.properties).filter(([key]) => required.has(key) || random.chance(0.3));
   return Object.fromEntries(
     chosen.map(([key, child]) => [key, fittingValue(fitting, child, key, depth + 1)] as const),
   );

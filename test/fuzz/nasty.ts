@@ -16,14 +16,31 @@ export const NASTY_TEXTS: readonly string[] = [
   ...["2147483648", "-2147483649", "999999999999999", "-999999999999999", "-1", "0", "1.5", "1e3"],
   ...["qemu+ssh://root@127.0.0.1:1/system?command=id", "qemu+tcp://127.0.0.1:99999/system", "xl:///"],
   ...["file:///etc/passwd", "sim+kvm://x?cpus=-1", "sim+kvm://x?cpus=1&cpus=2", "sim+kvm://", "sim+kvm://A"],
-  ...["http://127.0.0.1/", "http://[::1]/", "http://user:pw@127.0.0.1/", "http://0x7f000001/", "http://[", "//"],
+  ...[
+    "http://127.0.0.1/",
+    "http://[::1]/",
+    "http://user:pw@127.0.0.1/",
+    "http://0x7f000001/",
+    "http://[",
+    "//",
+  ],
   ...["role=web,", "role==web", "a in (", "a in ()", "!!a", ",".repeat(40), "a=b,".repeat(40), "in in (in)"],
 ];
 
 export const NASTY_VALUES: readonly unknown[] = [
   ...[null, true, false, 0, -0, -1, 1, 1.5, 0.1, 1e-7, 1e21, 1e308, -1e308],
   ...[2 ** 31 - 1, 2 ** 31, -(2 ** 31) - 1, 2 ** 53 - 1, 2 ** 53, 2 ** 63, 2 ** 64],
-  ...[[], {}, [[]], [null], [{}], { toString: 1 }, { length: 1 }, { "": "" }, Array.from({ length: 200 }, () => 0)],
+  ...[
+    [],
+    {},
+    [[]],
+    [null],
+    [{}],
+    { toString: 1 },
+    { length: 1 },
+    { "": "" },
+    Array.from({ length: 200 }, () => 0),
+  ],
   ...NASTY_TEXTS,
 ];
 
@@ -36,7 +53,21 @@ export const NASTY_KEYS: readonly string[] = [
 /** Parts of a path as they are written, percent-encoding included. */
 export const NASTY_SEGMENTS: readonly string[] = [
   ...["%2e%2e", "%2e", "..", ".", "%2f", "%5c", "a%2fb", "%252e%252e%252f", "%00", "a%00b", "%0a", "%0d%0ax"],
-  ...["%", "%z", "%zz", "%c0%ae", "%ff", "%ed%a0%80", "%f0%9f%90%91", "%EF%BB%BF", "%20", "+", "a+b", "~", "*"],
+  ...[
+    "%",
+    "%z",
+    "%zz",
+    "%c0%ae",
+    "%ff",
+    "%ed%a0%80",
+    "%f0%9f%90%91",
+    "%EF%BB%BF",
+    "%20",
+    "+",
+    "a+b",
+    "~",
+    "*",
+  ],
   ...[";a=b", "a;b", "a,b", "a:b", "@", "$(id)", "'", '"', "<x>", "a|b", "{vm}", ":vm", "x".repeat(257)],
   ...["x".repeat(4000), "__proto__", "constructor", "Web-1", "-", "a-", "%41", "%61", "0", "null"],
   ...["0199f3a2-7c11-7e02-9f1b-2b7d1a3c5e77", "0199F3A2-7C11-7E02-9F1B-2B7D1A3C5E77"],
@@ -44,10 +75,41 @@ export const NASTY_SEGMENTS: readonly string[] = [
 
 /** Query strings that are wrong as a whole. */
 export const NASTY_QUERIES: readonly string[] = [
-  ...["", "?", "&", "&&&", "=", "=x", "a", "%", "%zz", "%ff=%ff", "%00=%00", "a[b]=c", "a[]=1&a[]=2", "a.b=c"],
-  ...["__proto__=1", "__proto__[x]=1", "constructor=1", "pageSize", "pageSize=&pageSize=", "wait=61", "wait=-1"],
+  ...[
+    "",
+    "?",
+    "&",
+    "&&&",
+    "=",
+    "=x",
+    "a",
+    "%",
+    "%zz",
+    "%ff=%ff",
+    "%00=%00",
+    "a[b]=c",
+    "a[]=1&a[]=2",
+    "a.b=c",
+  ],
+  ...[
+    "__proto__=1",
+    "__proto__[x]=1",
+    "constructor=1",
+    "pageSize",
+    "pageSize=&pageSize=",
+    "wait=61",
+    "wait=-1",
+  ],
   ...["project=default&project=default", "project[]=default", "project=%00", "project=", "pageToken=W10"],
-  ...["pageToken=%00", "pageToken=eyJ9", `q=${"x".repeat(10_000)}`, "a=1&".repeat(1200), "a;b=c", "x=\u00e9", "#a"],
+  ...[
+    "pageToken=%00",
+    "pageToken=eyJ9",
+    `q=${"x".repeat(10_000)}`,
+    "a=1&".repeat(1200),
+    "a;b=c",
+    "x=\u00e9",
+    "#a",
+  ],
 ];
 
 /** Header lines, raw: what is wrong is wrong on the wire. */
@@ -58,9 +120,18 @@ export const NASTY_HEADERS: readonly (readonly [name: string, value: string])[] 
   ...(["", "a b", "x".repeat(256), "\u00e9", "a, b", "x".repeat(3000)] as const).map(
     (value) => ["Idempotency-Key", value] as const,
   ),
-  ...(["", "Bearer", "Bearer ", "Bearer x", "Basic eDp5", "Bearer a b", "\u00ff", "Bearer x".repeat(200)] as const).map(
-    (value) => ["Authorization", value] as const,
-  ),
+  ...(
+    [
+      "",
+      "Bearer",
+      "Bearer ",
+      "Bearer x",
+      "Basic eDp5",
+      "Bearer a b",
+      "\u00ff",
+      "Bearer x".repeat(200),
+    ] as const
+  ).map((value) => ["Authorization", value] as const),
   ...(["", "x", "-1", "99999999999999999999", "1.5", "0", "\u00ff"] as const).map(
     (value) => ["Last-Event-ID", value] as const,
   ),
@@ -90,8 +161,19 @@ export const NASTY_HEADERS: readonly (readonly [name: string, value: string])[] 
 
 export const NASTY_CONTENT_TYPES: readonly string[] = [
   ...["", "text/plain", "application/xml", "application/jsonx", "application/x-www-form-urlencoded", "json"],
-  ...["multipart/form-data; boundary=x", "application/json; charset=latin1", "application/json; charset=\u00ff"],
-  ...["APPLICATION/JSON", "application/json;", "application/json;;;", "application/json, text/plain", "/", "a/b/c"],
+  ...[
+    "multipart/form-data; boundary=x",
+    "application/json; charset=latin1",
+    "application/json; charset=\u00ff",
+  ],
+  ...[
+    "APPLICATION/JSON",
+    "application/json;",
+    "application/json;;;",
+    "application/json, text/plain",
+    "/",
+    "a/b/c",
+  ],
   ...["application/octet-stream", "x".repeat(2000)],
 ];
 

@@ -11,7 +11,8 @@ export function spoilValue(random: Random, value: unknown): unknown {
   const place = random.pick(places);
   const keys = Object.keys(place);
   const how = random.pick(["replace", "replace", "replace", "remove", "add", "lengthen"] as const);
-  if (how === "add" || keys.length === 0) Reflect.set(place, random.pick(NASTY_KEYS), random.pick(NASTY_VALUES));
+  if (how === "add" || keys.length === 0)
+    Reflect.set(place, random.pick(NASTY_KEYS), random.pick(NASTY_VALUES));
   else if (how === "remove") Reflect.deleteProperty(place, random.pick(keys));
   else if (how === "replace") Reflect.set(place, random.pick(keys), random.pick(NASTY_VALUES));
   else lengthen(random, place, random.pick(keys));
@@ -21,7 +22,12 @@ export function spoilValue(random: Random, value: unknown): unknown {
 /** A text that was good with something bad in it; a list with far too many items. */
 function lengthen(random: Random, place: object, key: string): void {
   const old: unknown = Reflect.get(place, key);
-  if (Array.isArray(old)) Reflect.set(place, key, Array.from({ length: 300 }, () => (old[0] as unknown) ?? "x"));
+  if (Array.isArray(old))
+    Reflect.set(
+      place,
+      key,
+      Array.from({ length: 300 }, () => (old[0] as unknown) ?? "x"),
+    );
   else Reflect.set(place, key, `${String(old)}${random.pick(NASTY_TEXTS)}`);
 }
 
@@ -31,9 +37,44 @@ function containersIn(value: unknown): object[] {
 }
 
 const WHOLE_TEXTS: readonly string[] = [
-  ...["", " ", "null", "true", "0", "-", '"x"', "[]", "{", "}", "[", '{"a"', '{"a":}', "{,}", "{'a':1}", "NaN"],
-  ...["// x\n{}", "{}{}", "{} x", "\ufeff{}", "\u0000", "{\u0000}", '{"a":"\n"}', '{"a":01}', '{"a":+1}', '{"a":.5}'],
-  ...['{"a":1e400}', '{"a":-1e400}', '{"a":"\\ud800"}', '{"a":"\\x41"}', '{"a":"\\u00zz"}', "<?xml version='1.0'?>"],
+  ...[
+    "",
+    " ",
+    "null",
+    "true",
+    "0",
+    "-",
+    '"x"',
+    "[]",
+    "{",
+    "}",
+    "[",
+    '{"a"',
+    '{"a":}',
+    "{,}",
+    "{'a':1}",
+    "NaN",
+  ],
+  ...[
+    "// x\n{}",
+    "{}{}",
+    "{} x",
+    "\ufeff{}",
+    "\u0000",
+    "{\u0000}",
+    '{"a":"\n"}',
+    '{"a":01}',
+    '{"a":+1}',
+    '{"a":.5}',
+  ],
+  ...[
+    '{"a":1e400}',
+    '{"a":-1e400}',
+    '{"a":"\\ud800"}',
+    '{"a":"\\x41"}',
+    '{"a":"\\u00zz"}',
+    "<?xml version='1.0'?>",
+  ],
   ...["[".repeat(5000), "[".repeat(100_000), `${'{"a":'.repeat(500)}1${"}".repeat(500)}`, "a=b&c=d"],
   ...['{"__proto__":{"name":"x"}}', '{"\\u005f_proto__":1}', '{"constructor":{"prototype":{"x":1}}}'],
   ...[`{"name":"${"x".repeat(200_000)}"}`, `{"a":"${"x".repeat(1_100_000)}"}`, `[${"0,".repeat(100_000)}0]`],
@@ -60,12 +101,24 @@ export function spoilText(random: Random, text: string): Buffer {
 }
 
 const EXTRA_MEMBERS: readonly string[] = [
-  ...['"__proto__":{"name":"x"},', '"\\u006eame":"other",', `"a":${"[".repeat(40)}${"]".repeat(40)},`, '"a":1e999,'],
+  ...[
+    '"__proto__":{"name":"x"},',
+    '"\\u006eame":"other",',
+    `"a":${"[".repeat(40)}${"]".repeat(40)},`,
+    '"a":1e999,',
+  ],
   ...['"name":"x","name":"y",', '"":null,'],
 ];
 
 const BROKEN_UTF8: readonly Buffer[] = [
-  ...[[0xff], [0xc0, 0xaf], [0xc3], [0xed, 0xa0, 0x80], [0xf8, 0x88, 0x80, 0x80, 0x80], [0xf4, 0x90, 0x80, 0x80]],
+  ...[
+    [0xff],
+    [0xc0, 0xaf],
+    [0xc3],
+    [0xed, 0xa0, 0x80],
+    [0xf8, 0x88, 0x80, 0x80, 0x80],
+    [0xf4, 0x90, 0x80, 0x80],
+  ],
   ...[[0xef, 0xbb, 0xbf], [0x80], [0x00], [0xe2, 0x82]],
 ].map((bytes) => Buffer.from(bytes));
 
