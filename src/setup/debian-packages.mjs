@@ -26,8 +26,14 @@ export const GUEST_IMAGE_PACKAGES = Object.freeze([
   "zstd",
 ]);
 
-/** What the tests' emulated hosts need besides. */
-export const TEST_PACKAGES = Object.freeze(["openssh-client", "openssh-server", "openssl"]);
+/** What the tests' emulated hosts need besides, and curl for the README's walk. */
+export const TEST_PACKAGES = Object.freeze([
+  "curl",
+  "netcat-openbsd",
+  "openssh-client",
+  "openssh-server",
+  "openssl",
+]);
 
 const POLICY = "/usr/sbin/policy-rc.d";
 const POLICY_MARK = "# Made by Drover while it installs packages; may be removed.";
