@@ -1,4 +1,5 @@
 // Quickstart itself, once it runs on the project's own Node.
+import { mkdirSync } from "node:fs";
 import { logLine } from "../progress.mjs";
 import { connect } from "./api.mjs";
 import { prepareHosts } from "./hosts.mjs";
@@ -32,6 +33,8 @@ export async function quickstart(options) {
  * @param {AbortSignal} signal
  */
 async function onHosts(options, signal) {
+  // Before libvirt is started with sudo, which would make it root's.
+  mkdirSync(options.dataDir, { recursive: true, mode: 0o755 });
   const ground = await prepareHosts(options, logLine);
   try {
     const service = await startService(options, logLine);

@@ -1,7 +1,7 @@
 // The service that quickstart runs beside itself: started, waited for, stopped.
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createWriteStream, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { withProgress } from "../progress.mjs";
@@ -24,7 +24,6 @@ const READY_SECONDS = 120;
  * @returns {Promise<ServiceProcess>}
  */
 export async function startService({ dataDir, listen }, log) {
-  mkdirSync(dataDir, { recursive: true, mode: 0o755 });
   const token = quickstartToken(dataDir);
   const logFile = join(dataDir, "quickstart.log");
   const env = {
