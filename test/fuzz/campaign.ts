@@ -2,15 +2,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { TestService } from "../fixtures/service.ts";
 import { type Check, createCheck } from "./checks.ts";
 import { type ApiDocument, type Route, readDocument, routesOf } from "./document.ts";
-import { createRandom } from "./random.ts";
-import { type FuzzRequest, makeRequest } from "./request.ts";
+import { createRandom, type Random } from "./random.ts";
+import { type FuzzRequest, makeRequest, makeSweepRequest } from "./request.ts";
 import { changedTables, countUnfinished, leftOperation, type Snapshot, takeSnapshot } from "./snapshot.ts";
+import { type SweepCase, sweepCases } from "./sweep.ts";
 import { exchange, type Outcome, type WireAnswer } from "./wire.ts";
 import { createWorld, type World } from "./world.ts";
 
 export interface CampaignOptions {
   readonly seed: number;
-  /** Ends after so many requests, or when the time is up. */
+  /** Of the sweep's cases one in so many is sent; which ones follows from the seed. */
+  readonly sweepStride: number;
+  /** How many requests are drawn at random after the sweep; it ends earlier when the time is up. */
   readonly requests: number;
   readonly seconds: number;
 }
@@ -35,7 +38,7 @@ export interface Report {
 
 const MOST_VIOLATIONS = 12;
 const TEND_EVERY = 200;
-/** Rounds over all routes with nothing wrong, so that each is reached; then any route, mostly with something wrong. */
+/** Rounds over all routes with nothing wrong, so that each is reached. */
 const FITTING_ROUNDS = 6;
 const SPOILED_SHARE = 0.65;
 const CUT_OFF_MS = 40;
@@ -45,10 +48,11 @@ const SETTLE_POLL_MS = 10;
 /** Sends requests one after the other, in the order and with the content that the seed gives. */
 export async function runCampaign(service: TestService, options: CampaignOptions): Promise<Report> {
   const document = await readDocument();
-  const run = new Run(service, await createWorld(service), document);
+  const run = new Run(service, await createWorld(service), document, options);
   const end = performance.now() + options.seconds * 1000;
   let index = 0;
-  while (index < options.requests && performance.now() < end && run.violations.length < MOST_VIOLATIONS) {
+  const most = run.plannedCount() + options.requests;
+  while (index < most && performance.now() < end && run.violations.length < MOST_VIOLATIONS) {
     if (index % TEND_EVERY === 0) await run.tend();
     await run.step(options.seed, index);
     index++;
@@ -62,6 +66,7 @@ class Run {
   readonly #world: World;
   readonly #document: ApiDocument;
   readonly #routes: readonly Route[];
+  readonly #sweep: readonly SweepCase[];
   readonly #check: Check;
   readonly #port: number;
   readonly #byStatus: Record<string, number> = {};
@@ -74,11 +79,14 @@ class Run {
   /** The request before: what it did late is found after the next one. */
   #last = "none";
 
-  constructor(service: TestService, world: World, document: ApiDocument) {
+  constructor(service: TestService, world: World, document: ApiDocument, options: CampaignOptions) {
     this.#service = service;
     this.#world = world;
     this.#document = document;
     this.#routes = routesOf(document);
+    const { seed, sweepStride } = options;
+    const cases = sweepCases({ document, known: world.known() }, this.#routes);
+    this.#sweep = cases.filter((_case, at) => (at + seed) % sweepStride === 0);
     this.#check = createCheck(document);
     this.#port = Number(new URL(service.url).port);
   }
@@ -93,6 +101,11 @@ class Run {
     };
   }
 
+  /** The requests that come before those drawn at random. */
+  plannedCount(): number {
+    return FITTING_ROUNDS * this.#routes.length + this.#sweep.length;
+  }
+
   async tend(): Promise<void> {
     await this.#world.tend();
     await this.#settle();
@@ -100,21 +113,32 @@ class Run {
 
   async step(seed: number, index: number): Promise<void> {
     const random = createRandom(seed, index);
-    const fits = index < FITTING_ROUNDS * this.#routes.length;
-    const route = fits ? this.#routes[index % this.#routes.length] : random.pick(this.#routes);
-    if (route === undefined) throw new Error("the document has no routes");
-    if (route.operationId === "cancelOperation") await this.#beginOperation();
-    const known = this.#world.known();
-    const request = makeRequest({ document: this.#document, known, random }, route, fits ? 0 : SPOILED_SHARE);
+    const request = await this.#request(random, index);
     const outcome = await exchange({ port: this.#port, token: this.#world.token }, request);
     for (const what of this.#check(request, outcome)) this.#blame(index, request, what);
     await this.#look(index, request, outcome);
     this.#last = show(request);
   }
 
+  /** First nothing wrong, then one thing at a time in its turn, then whatever comes. */
+  async #request(random: Random, index: number): Promise<FuzzRequest> {
+    const fittingCount = FITTING_ROUNDS * this.#routes.length;
+    const swept = this.#sweep[index - fittingCount];
+    const fits = index < fittingCount;
+    const drawn = fits ? this.#routes[index % this.#routes.length] : random.pick(this.#routes);
+    const route = swept?.route ?? drawn;
+    if (route === undefined) throw new Error("the document has no routes");
+    if (route.operationId === "cancelOperation" && swept === undefined) await this.#beginOperation();
+    const fitting = { document: this.#document, known: this.#world.known(), random };
+    if (swept !== undefined) return makeSweepRequest(fitting, swept, index);
+    return makeRequest(fitting, route, fits ? 0 : SPOILED_SHARE);
+  }
+
   async #beginOperation(): Promise<void> {
     await this.#world.beginOperation();
     this.#before = await takeSnapshot(this.#service.database.db);
+    // It may end by itself before the answer to the cancel is looked at.
+    this.#isUnsettled = true;
   }
 
   /** Counts the answer; after a refusal nothing may have changed, after a success all must come to rest first. */

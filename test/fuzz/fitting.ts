@@ -12,6 +12,8 @@ export interface Fitting {
   readonly document: ApiDocument;
   readonly known: Known;
   readonly random: Random;
+  /** Everything that may be there is there, in the richest of its forms. */
+  readonly isComplete?: boolean;
 }
 
 /** Hosts that a request may register: simulated ones, and addresses of this machine where nobody listens. */
@@ -72,10 +74,14 @@ export function fittingValue(fitting: Fitting, given: Schema, name = "", depth =
   const { document, random } = fitting;
   const schema = resolve(document, given);
   if (depth > MAX_DEPTH) return null;
-  const usual = schema.properties === undefined ? BY_NAME[name]?.(fitting) : undefined;
-  if (usual !== undefined) return usual;
   const branches = schema.anyOf ?? schema.oneOf;
-  if (branches !== undefined) return fittingValue(fitting, random.pick(branches), name, depth + 1);
+  const isWhole = fitting.isComplete === true && (branches !== undefined || schema.type === "array");
+  const usual = schema.properties === undefined && !isWhole ? BY_NAME[name]?.(fitting) : undefined;
+  if (usual !== undefined) return usual;
+  if (branches !== undefined) {
+    const branch = isWhole ? richest(document, branches) : random.pick(branches);
+    return fittingValue(fitting, branch, name, depth + 1);
+  }
   if (schema.const !== undefined) return schema.const;
   if (schema.enum !== undefined) return random.pick(schema.enum);
   switch (String(schema.type)) {
@@ -95,6 +101,12 @@ export function fittingValue(fitting: Fitting, given: Schema, name = "", depth =
   }
 }
 
+/** The branch with the most members. */
+function richest(document: ApiDocument, branches: readonly Schema[]): Schema {
+  const size = (branch: Schema): number => Object.keys(resolve(document, branch).properties ?? {}).length;
+  return branches.toSorted((a, b) => size(b) - size(a))[0] ?? {};
+}
+
 const LABELS: readonly Readonly<Record<string, string>>[] = [{ role: "web" }, { role: "db", tier: "" }, {}];
 
 function fittingObject(fitting: Fitting, schema: Schema, depth: number): unknown {
@@ -111,7 +123,7 @@ const MOST_ITEMS = 2;
 
 function fittingArray(fitting: Fitting, schema: Schema, name: string, depth: number): unknown[] {
   const least = schema.minItems ?? 0;
-  const length = least + fitting.random.below(MOST_ITEMS + 1);
+  const length = fitting.isComplete === true ? 1 : least + fitting.random.below(MOST_ITEMS + 1);
   return Array.from({ length }, () => fittingValue(fitting, schema.items ?? {}, name, depth + 1));
 }
 

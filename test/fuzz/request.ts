@@ -10,6 +10,7 @@ import {
 } from "./nasty.ts";
 import type { Random } from "./random.ts";
 import { spoilText, spoilValue } from "./spoil.ts";
+import { completeValue, jsonSchemaOf, type SweepCase, withWrong } from "./sweep.ts";
 import { CONTENTS, ODD_CONTENTS } from "./uploads.ts";
 
 /** How the bytes are sent: as they should be, late, or not all of them. */
@@ -69,6 +70,27 @@ export function makeRequest(fitting: Fitting, route: Route, spoiledShare: number
   };
 }
 
+/** Makes the request in which one member or parameter is wrong. `index` makes names new. */
+export function makeSweepRequest(fitting: Fitting, found: SweepCase, index: number): FuzzRequest {
+  const { route } = found;
+  const segments = route.path.split("/").map((segment) => fillSegment(fitting, route, segment, 0));
+  const schema = jsonSchemaOf(route);
+  const complete = schema === null ? null : withNewName(completeValue(fitting, schema), index);
+  const value = found.kind === "member" ? withWrong(complete, found.path, found.value) : complete;
+  const query = found.kind === "parameter" ? `?${written(found.name, found.value)}` : "";
+  return {
+    ...{ route, method: route.method, version: "HTTP/1.1", delivery: "whole" },
+    headers: schema === null ? [] : [["Content-Type", "application/json"]],
+    body: schema === null ? null : Buffer.from(JSON.stringify(value)),
+    target: `${segments.join("/")}${query}`,
+  };
+}
+
+function withNewName(value: unknown, index: number): unknown {
+  const hasName = typeof value === "object" && value !== null && "name" in value;
+  return hasName ? { ...value, name: `sweep-${index}` } : value;
+}
+
 function fittingDraft(fitting: Fitting, route: Route): Draft {
   const { random } = fitting;
   const draft: Draft = {
@@ -95,13 +117,20 @@ function fittingDraft(fitting: Fitting, route: Route): Draft {
   return draft;
 }
 
-function fillSegment({ known, random }: Fitting, route: Route, segment: string): string {
+const MISSING_SHARE = 0.15;
+
+function fillSegment(
+  { known, random }: Fitting,
+  route: Route,
+  segment: string,
+  missingShare = MISSING_SHARE,
+): string {
   const name = /^\{(.+)\}$/.exec(segment)?.[1];
   if (name === undefined) return segment;
   const isNew = route.operationId === "uploadImage" && random.chance(0.5);
   if (isNew) return `fuzz-${random.below(30)}`;
   const missing = ["missing", "0199f3a2-7c11-7e02-9f1b-2b7d1a3c5e77"];
-  return random.chance(0.85) ? random.pick(known[name] ?? missing) : random.pick(missing);
+  return random.chance(missingShare) ? random.pick(missing) : random.pick(known[name] ?? missing);
 }
 
 /** A list is written with commas or by repeating the parameter. */

@@ -52,6 +52,7 @@ export async function createWorld(service: TestService): Promise<World> {
       await removeSurplus(service, call);
       for (const [name, uri] of Object.entries(HOSTS)) await ensureHost(service, call, name, uri);
       await call("POST", "/v1/hosts", DOWN);
+      await call("POST", "/v1/tokens", { name: "spare" });
       for (const name of IMAGES) await ensureImage(service, name);
       for (const [name, power] of Object.entries(VMS)) await ensureVm(service, call, name, power);
       known = { ...(await readKnown(db)), pageToken: [...pageTokens] };
@@ -94,7 +95,7 @@ async function readKnown(db: Db): Promise<Known> {
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
-    db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] } } }),
+    db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
   ]);
   // Those that are always there come first and more often.
@@ -106,7 +107,7 @@ async function readKnown(db: Db): Promise<Known> {
     vm: refer(Object.keys(VMS), vms),
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer(IMAGES, images),
-    token: refer(["missing"], tokens),
+    token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
   };
 }
