@@ -70,7 +70,7 @@ export function makeRequest(fitting: Fitting, route: Route, spoiledShare: number
   };
 }
 
-/** Makes the request in which one member or parameter is wrong. `index` makes names new. */
+/** Makes the request in which one member, parameter or header is wrong. `index` makes names new. */
 export function makeSweepRequest(fitting: Fitting, found: SweepCase, index: number): FuzzRequest {
   const { route } = found;
   const segments = route.path.split("/").map((segment) => fillSegment(fitting, route, segment, 0));
@@ -80,7 +80,10 @@ export function makeSweepRequest(fitting: Fitting, found: SweepCase, index: numb
   const query = found.kind === "parameter" ? `?${written(found.name, found.value)}` : "";
   return {
     ...{ route, method: route.method, version: "HTTP/1.1", delivery: "whole" },
-    headers: schema === null ? [] : [["Content-Type", "application/json"]],
+    headers: [
+      ...(schema === null ? [] : [["Content-Type", "application/json"] as const]),
+      ...(found.kind === "header" ? [[found.name, found.value] as const] : []),
+    ],
     body: schema === null ? null : Buffer.from(JSON.stringify(value)),
     target: `${segments.join("/")}${query}`,
   };

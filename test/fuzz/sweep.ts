@@ -2,7 +2,7 @@ import type { Parameter, Route, Schema } from "./document.ts";
 import { type Fitting, fittingValue } from "./fitting.ts";
 import type { Random } from "./random.ts";
 
-/** Every member of every body and every parameter of every query, one at a time wrong in a request otherwise right. */
+/** Every member of every body, every parameter and every header, one at a time wrong in a request otherwise right. */
 
 /** One thing that is wrong with one request. */
 export type SweepCase =
@@ -12,7 +12,12 @@ export type SweepCase =
       readonly path: readonly string[];
       readonly value: Wrong;
     }
-  | { readonly kind: "parameter"; readonly route: Route; readonly name: string; readonly value: string };
+  | {
+      readonly kind: "parameter" | "header";
+      readonly route: Route;
+      readonly name: string;
+      readonly value: string;
+    };
 
 /** A value in the place of the right one, or nothing there. */
 type Wrong = { readonly value: unknown } | "missing";
@@ -35,6 +40,12 @@ const WRONG_PARAMETERS = [
 ];
 const WRONG_PARAMETERS_OF_WAIT = ["", "-1", "61", "x"];
 
+const WRONG_HEADERS: readonly (readonly [name: string, values: readonly string[]])[] = [
+  ["If-Match", ["x", '"', "W/", ""]],
+  ["Idempotency-Key", ["a b", "x".repeat(256)]],
+];
+const WRONG_AUTHORIZATIONS = ["Bearer x", "Basic eDp5"];
+
 /** The first of every choice and everything that is optional: the most usual and most complete request. */
 const FIRST: Random = {
   below: () => 0,
@@ -47,16 +58,25 @@ const FIRST: Random = {
 
 export function sweepCases(fitting: Omit<Fitting, "random">, routes: readonly Route[]): readonly SweepCase[] {
   return routes.flatMap((route) => [
-    ...route.parameters
-      .filter((parameter) => parameter.in === "query")
-      .flatMap((found) => ofParameter(route, found)),
+    ...route.parameters.flatMap((parameter) => ofParameter(route, parameter)),
+    ...WRONG_AUTHORIZATIONS.map((value) => ({
+      kind: "header" as const,
+      route,
+      name: "Authorization",
+      value,
+    })),
     ...ofBody(fitting, route),
   ]);
 }
 
-function ofParameter(route: Route, { name }: Parameter): SweepCase[] {
-  const values = name === "wait" ? WRONG_PARAMETERS_OF_WAIT : WRONG_PARAMETERS;
-  return values.map((value) => ({ kind: "parameter", route, name, value }));
+function ofParameter(route: Route, parameter: Parameter): SweepCase[] {
+  const { name } = parameter;
+  if (parameter.in === "query") {
+    const values = name === "wait" ? WRONG_PARAMETERS_OF_WAIT : WRONG_PARAMETERS;
+    return values.map((value) => ({ kind: "parameter", route, name, value }));
+  }
+  const values = WRONG_HEADERS.find(([header]) => header === name)?.[1] ?? [];
+  return values.map((value) => ({ kind: "header", route, name, value }));
 }
 
 function ofBody(fitting: Omit<Fitting, "random">, route: Route): SweepCase[] {
