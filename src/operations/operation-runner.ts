@@ -19,6 +19,7 @@ import type { KindRegistry } from "./operation-kinds.ts";
 import { giveBack } from "./operation-poison.ts";
 import { type HostAccess, Run, type RunDeps } from "./operation-run.ts";
 import { noteSilentHosts, sweep } from "./operation-sweeper.ts";
+import { letGo } from "./operation-undo.ts";
 import type { WorkerLease } from "./worker-lease.ts";
 
 export interface RunnerLimits {
@@ -218,6 +219,8 @@ class Runner implements OperationRunner {
     const busy = new Map<HostId | null, number>();
     for (const { run } of this.#runs.values()) busy.set(run.hostId, (busy.get(run.hostId) ?? 0) + 1);
     await this.#runDeps.probe("claim.before", { operationId: null, kind: null, step: null });
+    // Else a runner that is told to stop while it looks would take again what it has just given up.
+    if (this.#stopped) return;
     const claimed = await claimOperations(db, {
       workerId: lease.workerId,
       hosts: this.#claimableHosts(busy),
@@ -255,6 +258,8 @@ class Runner implements OperationRunner {
       void giveBack(this.#runDeps, operation, error);
       return;
     }
+    // Taken by a claim that was already on its way when the runner was told to stop.
+    if (this.#stopped) run.drain();
     const ended = this.#run(run).finally(() => {
       run.close();
       this.#runs.delete(operation.id);
@@ -268,7 +273,8 @@ class Runner implements OperationRunner {
   async #run(run: Run): Promise<void> {
     try {
       await run.probe("claim.committed");
-      await execute(run);
+      if (run.draining) await letGo(run, 0);
+      else await execute(run);
     } catch (error) {
       if (error instanceof Fenced) {
         this.#deps.logger.warn(

@@ -203,6 +203,26 @@ test("draining lets the step that runs end, gives the operation up, and another 
   expect(scripts.of("d")).toEqual(["first:ran", "second:ran"]);
 });
 
+test.each(["claim.before", "claim.committed"] as const)(
+  "a worker told to stop at %s begins nothing and counts no attempt",
+  async (point) => {
+    let watched = false;
+    const first = await engine.startWorker({
+      probe: async (at) => {
+        if (watched && at === point) await gate.pass();
+      },
+    });
+    watched = true;
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: `s-${point}` });
+    await gate.reached;
+    const stopping = first.stop();
+    gate.open();
+    await stopping;
+    expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    expect(scripts.of(`s-${point}`)).toEqual([]);
+  },
+);
+
 test("draining aborts a step that does not end in time; nothing is undone", async () => {
   const first = await engine.startWorker();
   scripts.set("e", "second", {
