@@ -1,10 +1,18 @@
 import { PrismaPg } from "@prisma/adapter-pg";
-import pg from "pg";
 import type { Log } from "../lib/log.ts";
+import { Connections, createPool } from "./connections.ts";
 import { PrismaClient } from "./generated/client.ts";
-import { type Db, runTransaction, type TransactionOptions, type Tx } from "./transaction.ts";
+import { sqlOver } from "./sql.ts";
+import {
+  type Db,
+  type Models,
+  runTransaction,
+  sendAlone,
+  type TransactionOptions,
+  type Tx,
+} from "./transaction.ts";
 
-export type { Db, TransactionOptions, Tx } from "./transaction.ts";
+export type { Db, Sql, TransactionOptions, Tx } from "./transaction.ts";
 
 /** The database of this process: queries outside transactions by itself, transactions, and its end. */
 export type Database = Db & {
@@ -20,49 +28,34 @@ export interface DatabaseOptions {
   readonly logger: Log;
 }
 
-const CONNECT_TIMEOUT_MS = 5_000;
-
-// A statement that waits for ever would keep its connection even after its transaction was given up; and a process that
-// was frozen in a transaction must not hold its locks for longer than a worker's lease lasts (10 s). Sent as a
-// statement, not as a start-up parameter, which PgBouncer refuses.
-const SESSION_LIMITS =
-  "SET statement_timeout = '30s'; SET lock_timeout = '15s'; SET idle_in_transaction_session_timeout = '8s'";
-
-// The pool awaits this before it hands a new connection out, though its types promise less.
-const limitSession = {
-  onConnect: async (connection: pg.ClientBase): Promise<void> => {
-    await connection.query(SESSION_LIMITS);
-  },
-};
-
 /**
  * Opens a pool of at most `maxConnections` connections, each made when first needed: an unreachable server is an
  * error of the first query (isDatabaseUnavailable), not of this call.
  */
 export function createDatabase({ url, maxConnections, logger }: DatabaseOptions): Database {
-  const pool = new pg.Pool({
-    connectionString: url,
-    max: maxConnections,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    keepAlive: true,
-    application_name: "drover",
-    ...limitSession,
-  });
-  // Without listeners a connection that breaks while idle would end the process.
-  pool.on("error", (error) => {
-    logger.warn({ error: error.message }, "an idle database connection broke; a new one is made when needed");
-  });
-  const adapter = new PrismaPg(pool, {
-    disposeExternalPool: true,
-    onConnectionError: (error) => {
-      logger.warn({ error: error.message }, "a database connection broke in a transaction");
-    },
-  });
-  const client = new PrismaClient({ adapter });
+  const pool = createPool(url, maxConnections, logger);
+  const connections = new Connections(pool, maxConnections);
+  const prisma = new PrismaClient({ adapter: new PrismaPg(pool) });
   let closing: Promise<void> | undefined;
-  return Object.assign(client, {
-    transaction: <T>(work: (tx: Tx) => Promise<T>, options?: TransactionOptions) =>
-      runTransaction(client, work, options),
-    close: () => (closing ??= client.$disconnect()),
-  });
+  const close = async (): Promise<void> => {
+    await prisma.$disconnect();
+    await pool.end();
+  };
+  return {
+    ...modelsOf(prisma),
+    ...sqlOver((statement) => sendAlone(connections, statement)),
+    transaction: (work, options) => runTransaction(connections, work, options),
+    close: () => (closing ??= close()),
+  };
+}
+
+function modelsOf(prisma: PrismaClient): Models {
+  const { installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation } = prisma;
+  const { vmNic, vmImage, volume, image, observedDomain, operation, operationSubject } = prisma;
+  const { operationStep, event, idempotencyKey } = prisma;
+  return {
+    ...{ installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation },
+    ...{ vmNic, vmImage, volume, image, observedDomain, operation, operationSubject },
+    ...{ operationStep, event, idempotencyKey },
+  };
 }

@@ -39,6 +39,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
   shared_buffers: "128MB",
   fsync: "on",
   jit: "off",
+  // Prepared statements keep the plan that suited an empty table until the table is analyzed.
+  autovacuum_naptime: "10s",
   timezone: "UTC",
   log_timezone: "UTC",
   log_min_messages: "warning",

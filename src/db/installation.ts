@@ -1,7 +1,7 @@
 import { asId, type InstallationId, newId, type ProjectId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import { DatabaseSetupError } from "./setup-error.ts";
-import type { Db, Tx } from "./transaction.ts";
+import type { Tx } from "./transaction.ts";
 
 export interface Installation {
   readonly id: InstallationId;
@@ -18,11 +18,12 @@ const CHECK = "drover secret key check";
 export async function ensureInstallation(tx: Tx, box: SecretBox): Promise<Installation> {
   // Two first starts at once: the second waits here and then finds the row.
   await tx.$executeRaw`LOCK TABLE installation IN EXCLUSIVE MODE`;
-  const present = await tx.installation.findFirst();
-  if (present === null) {
+  const [present] = await tx.$queryRaw<{ id: string; secretKeyCheck: Uint8Array }[]>`
+    SELECT id, secret_key_check AS "secretKeyCheck" FROM installation`;
+  if (present === undefined) {
     const id = newId<InstallationId>();
-    await tx.installation.create({ data: { id, secretKeyCheck: box.seal(CHECK) } });
-    await tx.project.create({ data: { id: newId<ProjectId>(), name: "default" } });
+    await tx.$executeRaw`INSERT INTO installation (id, secret_key_check) VALUES (${id}::uuid, ${box.seal(CHECK)})`;
+    await tx.$executeRaw`INSERT INTO project (id, name) VALUES (${newId<ProjectId>()}::uuid, 'default')`;
     return { id, isNew: true };
   }
   if (!opens(box, present.secretKeyCheck)) {
@@ -39,10 +40,4 @@ function opens(box: SecretBox, sealed: Uint8Array): boolean {
   } catch {
     return false;
   }
-}
-
-/** The id that every domain and volume of ours carries. */
-export async function installationIdOf(db: Db): Promise<InstallationId> {
-  const row = await db.installation.findFirstOrThrow({ select: { id: true } });
-  return asId<InstallationId>(row.id);
 }

@@ -1,5 +1,6 @@
 import pg from "pg";
 import { refuseOldServer } from "./server-version.ts";
+import { statementName } from "./sql.ts";
 
 const CONNECT_TIMEOUT_MS = 5_000;
 // A peer that vanished without a word (power, cable) is found by a question that gets no answer.
@@ -70,7 +71,10 @@ export class Session {
     sql: string,
     values: readonly unknown[] = [],
   ): Promise<readonly Row[]> {
-    const result = this.#last.then(() => this.#client.query<Row>(sql, [...values]));
+    // Prepared, for most are sent again and again.
+    const name = statementName(sql);
+    const statement = { text: sql, values: [...values], ...(name === undefined ? {} : { name }) };
+    const result = this.#last.then(() => this.#client.query<Row>(statement));
     this.#last = result.catch((error: unknown) => {
       this.#lost(error instanceof Error ? error.message : String(error));
     });

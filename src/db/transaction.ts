@@ -1,16 +1,26 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type pg from "pg";
 import { DroverError } from "../lib/errors.ts";
+import { type Connections, isStatementError } from "./connections.ts";
 import { isSerializationConflict } from "./database-errors.ts";
-import type { Prisma, PrismaClient } from "./generated/client.ts";
-import { databaseFault } from "./sql-state.ts";
+import type { Prisma } from "./generated/client.ts";
+import { type Sql, type Statement, sqlOver } from "./sql.ts";
+
+export type { Sql } from "./sql.ts";
+
+/** Prisma's models: for reading outside transactions. */
+export type Models = Pick<
+  Prisma.TransactionClient,
+  Exclude<keyof Prisma.TransactionClient, `$${string}` | symbol>
+>;
+
+/** Statements and models, each by itself, outside any transaction. */
+export type Db = Sql & Models;
 
 declare const inTransaction: unique symbol;
 
-/** Anything that statements can be sent to: the models, `$queryRaw`, `$executeRaw`. In a transaction or not. */
-export type Db = Prisma.TransactionClient;
-
-/** A transaction under way. What must commit together with something else takes this, never `Db`. */
-export type Tx = Db & { readonly [inTransaction]: true };
+/** A transaction under way. What must commit together with something else takes this, never `Sql`. */
+export type Tx = Sql & { readonly [inTransaction]: true };
 
 export interface TransactionOptions {
   /** Postgres' own default, `ReadCommitted`, without. */
@@ -21,10 +31,14 @@ export interface TransactionOptions {
   readonly maxAttempts?: number;
 }
 
-// Waiting longer for a connection than a client waits for its answer helps nobody.
-const MAX_WAIT_SECONDS = 10;
 const FIRST_PAUSE_MS = 10;
 const LONGEST_PAUSE_MS = 500;
+
+const BEGIN = {
+  ReadCommitted: "BEGIN",
+  RepeatableRead: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+  Serializable: "BEGIN ISOLATION LEVEL SERIALIZABLE",
+} as const;
 
 /**
  * Runs `work` in one transaction and commits when it resolves. After a serialization failure or a deadlock it runs
@@ -34,24 +48,98 @@ const LONGEST_PAUSE_MS = 500;
  * the time was over, in both cases with nothing written.
  */
 export async function runTransaction<T>(
-  client: PrismaClient,
+  connections: Connections,
   work: (tx: Tx) => Promise<T>,
   options: TransactionOptions = {},
 ): Promise<T> {
-  const { isolationLevel, timeoutSeconds = 15, maxAttempts = 5 } = options;
-  const limits = {
-    maxWait: MAX_WAIT_SECONDS * 1000,
-    timeout: timeoutSeconds * 1000,
-  };
-  const settings = isolationLevel === undefined ? limits : { ...limits, isolationLevel };
+  const { isolationLevel = "ReadCommitted", timeoutSeconds = 15, maxAttempts = 5 } = options;
   for (let attempt = 1; ; attempt++) {
     try {
-      return await client.$transaction((tx) => work(tx as Tx), settings);
+      const transaction = new Transaction(connections, await connections.take());
+      return await transaction.run(BEGIN[isolationLevel], work, timeoutSeconds);
     } catch (error) {
-      if (!isSerializationConflict(error)) throw timedOut(error, timeoutSeconds) ?? error;
+      if (!isSerializationConflict(error)) throw error;
       if (attempt >= maxAttempts) throw tooMuchContention(error, attempt);
       await sleep(pauseMs(attempt));
     }
+  }
+}
+
+/** One attempt, on a connection that is its own until it ends. */
+class Transaction {
+  readonly #connections: Connections;
+  readonly #connection: pg.PoolClient;
+  /** Why no statement is taken any more; null while it is open. */
+  #over: Error | null = null;
+
+  constructor(connections: Connections, connection: pg.PoolClient) {
+    this.#connections = connections;
+    this.#connection = connection;
+  }
+
+  async run<T>(begin: string, work: (tx: Tx) => Promise<T>, timeoutSeconds: number): Promise<T> {
+    const late = Promise.withResolvers<never>();
+    const lateness = tooSlow(timeoutSeconds);
+    const timer = setTimeout(() => {
+      late.reject(lateness);
+    }, timeoutSeconds * 1000);
+    try {
+      // Not waited for: the first statement is sent behind it. Where it fails, the connection is gone, and all fails.
+      const begun = this.#connection.query(begin);
+      begun.catch(() => undefined);
+      const worked = Promise.resolve(work(sqlOver((statement) => this.#send(statement)) as Tx));
+      const value = await Promise.race([worked, late.promise]);
+      this.#over = new Error("a statement was sent after its transaction had ended");
+      await begun;
+      await this.#commit();
+      return value;
+    } catch (error) {
+      this.#over ??= new Error("the transaction was broken off");
+      const rolledBack = this.#rollBack();
+      // A statement that is too slow is not waited for: no COMMIT was sent, so nothing will have been written.
+      if (error !== lateness) await rolledBack;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #send(statement: Statement): Promise<pg.QueryResult> {
+    if (this.#over !== null) throw this.#over;
+    return await this.#connection.query(statement);
+  }
+
+  async #commit(): Promise<void> {
+    const { command } = await this.#connection.query("COMMIT");
+    // Postgres' answer where a statement had failed before, and `work` went on as if it had not.
+    if (command !== "COMMIT")
+      throw new Error("the transaction was rolled back: a statement in it had failed");
+    this.#connections.giveBack(this.#connection, false);
+  }
+
+  /** Behind whatever is still under way; the server's own limits see to it that this ends. */
+  async #rollBack(): Promise<void> {
+    let isBroken = false;
+    try {
+      await this.#connection.query("ROLLBACK");
+    } catch {
+      isBroken = true;
+    }
+    this.#connections.giveBack(this.#connection, isBroken);
+  }
+}
+
+/** Sends one statement outside any transaction: it commits by itself. */
+export async function sendAlone(connections: Connections, statement: Statement): Promise<pg.QueryResult> {
+  const connection = await connections.take();
+  let isBroken = false;
+  try {
+    return await connection.query(statement);
+  } catch (error) {
+    isBroken = !isStatementError(error);
+    throw error;
+  } finally {
+    connections.giveBack(connection, isBroken);
   }
 }
 
@@ -60,18 +148,9 @@ function pauseMs(attempt: number): number {
   return Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** attempt) * (0.5 + Math.random() / 2);
 }
 
-/** Prisma's P2028 covers both waits; only its text tells them apart. */
-function timedOut(error: unknown, timeoutSeconds: number): DroverError | null {
-  const { codes, messages } = databaseFault(error);
-  if (!codes.includes("P2028")) return null;
-  const noConnection = messages.some((message) => message.includes("Unable to start a transaction"));
-  const message = noConnection
-    ? `The database had no free connection for ${MAX_WAIT_SECONDS} seconds. Nothing was changed; try again.`
-    : `The database did not finish within ${timeoutSeconds} seconds. Nothing was changed; try again.`;
-  return new DroverError("unavailable", message, {
-    cause: error,
-    retryAfterSeconds: 1,
-  });
+function tooSlow(timeoutSeconds: number): DroverError {
+  const message = `The database did not finish within ${timeoutSeconds} seconds. Nothing was changed; try again.`;
+  return new DroverError("unavailable", message, { retryAfterSeconds: 1 });
 }
 
 function tooMuchContention(cause: unknown, attempts: number): DroverError {
@@ -83,6 +162,6 @@ function tooMuchContention(cause: unknown, attempts: number): DroverError {
 }
 
 /** Resolves when the database answers; rejects with why not. */
-export async function pingDatabase(db: Db): Promise<void> {
+export async function pingDatabase(db: Sql): Promise<void> {
   await db.$queryRaw`SELECT 1`;
 }

@@ -1,5 +1,5 @@
 import type { Listener } from "../db/listener.ts";
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { NUMBERED } from "./event-channels.ts";
@@ -26,7 +26,7 @@ const PORTION = 500;
 const POLL_MS = 1_000;
 
 export function createEventFeed(deps: {
-  readonly db: Db;
+  readonly db: Sql;
   readonly wakes: Pick<Listener, "listen">;
   readonly logger: Log;
 }): EventFeed {
@@ -34,7 +34,7 @@ export function createEventFeed(deps: {
 }
 
 class Feed implements EventFeed {
-  readonly #db: Db;
+  readonly #db: Sql;
   readonly #logger: Log;
   readonly #unlisten: () => void;
   readonly #poll: NodeJS.Timeout;
@@ -48,7 +48,7 @@ class Feed implements EventFeed {
     db,
     wakes,
     logger,
-  }: { readonly db: Db; readonly wakes: Pick<Listener, "listen">; readonly logger: Log }) {
+  }: { readonly db: Sql; readonly wakes: Pick<Listener, "listen">; readonly logger: Log }) {
     this.#db = db;
     this.#logger = logger;
     this.#unlisten = wakes.listen(NUMBERED, () => void this.#look());

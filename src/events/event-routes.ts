@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { z } from "zod";
-import type { Db } from "../db/client.ts";
+import type { Sql } from "../db/client.ts";
 import { projectScope } from "../http/auth.ts";
 import { pageQuery } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
@@ -13,7 +13,7 @@ import { type EventFilter, latestEventSeq, listEvents } from "./event-store.ts";
 import { eventStream } from "./event-stream.ts";
 
 export interface EventRouteDeps {
-  readonly db: Db;
+  readonly db: Sql;
   readonly feed: EventFeed;
   /** False once a token was revoked or has expired: its streams end too. */
   readonly tokenWorks: (id: TokenId) => Promise<boolean>;
@@ -116,7 +116,7 @@ function startOf(
   return after === undefined ? null : BigInt(after);
 }
 
-async function pageAnswer(db: Db, filter: EventFilter, after: bigint, limit: number) {
+async function pageAnswer(db: Sql, filter: EventFilter, after: bigint, limit: number) {
   const events = await listEvents(db, { after, limit, filter });
   const body = { items: events.map(eventView), nextAfter: (events.at(-1)?.seq ?? after).toString() };
   return { status: 200, headers: { "content-type": "application/json; charset=utf-8" }, body };

@@ -1,5 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { asId, type EventId, newId, type OperationId, type ProjectId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 
@@ -85,7 +85,7 @@ interface EventRow {
 
 /** Numbered events after the cursor, oldest first. `after` 0 begins with the oldest that is kept. */
 export async function listEvents(
-  db: Db,
+  db: Sql,
   { after, limit, filter }: { readonly after: bigint; readonly limit: number; readonly filter: EventFilter },
 ): Promise<EventRecord[]> {
   const rows = await db.$queryRaw<EventRow[]>`
@@ -95,7 +95,7 @@ export async function listEvents(
 }
 
 /** The number of the newest event; 0 when there is none yet. */
-export async function latestEventSeq(db: Db): Promise<bigint> {
+export async function latestEventSeq(db: Sql): Promise<bigint> {
   const rows = await db.$queryRaw<{ seq: bigint }[]>`
     SELECT seq FROM event WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1`;
   return rows[0]?.seq ?? 0n;
@@ -105,7 +105,7 @@ export async function latestEventSeq(db: Db): Promise<bigint> {
  * Removes at most `limit` events older than `days`, oldest first. The newest one always stays: the next number is
  * counted from it. Returns how many were removed.
  */
-export async function deleteOldEvents(db: Db, days: number, limit: number): Promise<number> {
+export async function deleteOldEvents(db: Sql, days: number, limit: number): Promise<number> {
   return await db.$executeRaw`
     DELETE FROM event WHERE row_id IN (
       SELECT row_id FROM event

@@ -12,9 +12,9 @@ import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
 import { checked, HostFactsSchema, HostInventorySchema, ObservedDomainSchema } from "./host-facts.ts";
 import {
-  forgetDomain,
+  forgetDomains,
   NotOwner,
-  recordDomain,
+  recordDomains,
   recordFacts,
   recordInventory,
 } from "./host-observation-store.ts";
@@ -106,9 +106,8 @@ export class HostFollower {
       await this.#takeInventory();
       return;
     }
-    const [uuid] = this.#changed;
-    if (uuid === undefined) await this.#pause(leftMs);
-    else await this.#lookAt(uuid);
+    if (this.#changed.size === 0) await this.#pause(leftMs);
+    else await this.#lookAtChanged();
   }
 
   async #probe(): Promise<void> {
@@ -139,20 +138,26 @@ export class HostFollower {
     onInventory();
   }
 
-  async #lookAt(uuid: string): Promise<void> {
+  /** All that changed since the last look is looked at together and recorded in one transaction. */
+  async #lookAtChanged(): Promise<void> {
     const { connection, hostId, sink } = this.#deps;
-    this.#changed.delete(uuid);
+    const uuids = [...this.#changed];
+    this.#changed.clear();
     try {
+      // One time for all, before the first is asked for: none was asked for earlier than it says.
       const observedAt = new Date();
-      const seen = await connection.observeDomain(uuid, this.#call());
-      const domain = seen === null ? null : checked(ObservedDomainSchema, seen, "a domain");
+      const answers = await Promise.all(uuids.map((uuid) => connection.observeDomain(uuid, this.#call())));
+      const domains = answers
+        .filter((seen) => seen !== null)
+        .map((seen) => checked(ObservedDomainSchema, seen, "a domain"));
+      const gone = uuids.filter((_, index) => answers[index] === null);
       await this.#write(async (tx) => {
-        if (domain === null) await forgetDomain(tx, hostId, uuid, observedAt);
-        else await recordDomain(tx, hostId, domain, observedAt);
-        await sink.domain(tx, hostId, uuid, domain, observedAt);
+        await forgetDomains(tx, hostId, gone, observedAt);
+        await recordDomains(tx, hostId, domains, observedAt);
+        await sink.domains(tx, hostId, domains, observedAt);
       });
     } catch (error) {
-      this.#changed.add(uuid);
+      for (const uuid of uuids) this.#changed.add(uuid);
       throw error;
     }
   }

@@ -30,31 +30,21 @@ export async function lockOwned(tx: Tx, owned: Owned): Promise<void> {
 }
 
 export async function recordFacts(tx: Tx, hostId: HostId, facts: HostFacts): Promise<void> {
-  await tx.host.update({
-    where: { id: hostId },
-    data: {
-      facts: facts as unknown as Prisma.InputJsonObject,
-      hostUuid: facts.hostUuid,
-      hypervisor: facts.hypervisor,
-      cpuCount: facts.cpu.count,
-      memoryMib: facts.memoryMib,
-      lastSeenAt: new Date(),
-    },
-  });
+  await tx.$executeRaw`
+    UPDATE host SET facts = ${JSON.stringify(facts)}::jsonb, host_uuid = ${facts.hostUuid},
+      hypervisor = ${facts.hypervisor}, cpu_count = ${facts.cpu.count}, memory_mib = ${facts.memoryMib},
+      last_seen_at = ${new Date()}, updated_at = now()
+    WHERE id = ${hostId}::uuid`;
 }
 
 /** The host does not answer. Returns whether that is news. */
 export async function recordUnreachable(tx: Tx, hostId: HostId, error: ErrorBody): Promise<boolean> {
-  const before = await tx.host.findUniqueOrThrow({
-    where: { id: hostId },
-    select: { name: true, state: true },
-  });
-  await tx.host.update({
-    where: { id: hostId },
-    data: { state: "unreachable", error: error as unknown as Prisma.InputJsonObject },
-  });
-  const isNews = before.state !== "unreachable";
-  if (isNews) await tellState(tx, "host.unreachable", hostId, before.name, { error: error.code });
+  const [row] = await tx.$queryRaw<{ name: string; before: string }[]>`
+    UPDATE host SET state = 'unreachable', error = ${JSON.stringify(error)}::jsonb, updated_at = now()
+    FROM (SELECT id, state FROM host WHERE id = ${hostId}::uuid FOR NO KEY UPDATE) old
+    WHERE host.id = old.id RETURNING host.name, old.state AS before`;
+  const isNews = row !== undefined && row.before !== "unreachable";
+  if (isNews) await tellState(tx, "host.unreachable", hostId, row.name, { error: error.code });
   return isNews;
 }
 
@@ -82,18 +72,13 @@ export async function recordInventory(
   if (before === undefined || (before.at !== null && before.at > observedAt)) return { recorded: false };
   const seq = before.seq + 1n;
   const strangers = await unmanaged(tx, hostId, inventory.domains, installationId);
-  await tx.host.update({
-    where: { id: hostId },
-    data: {
-      state: "ready",
-      error: Prisma.DbNull,
-      inventorySeq: seq,
-      inventoryAt: observedAt,
-      lastSeenAt: observedAt,
-      unmanagedCpuCount: strangers.reduce((sum, domain) => sum + domain.cpuCount, 0),
-      unmanagedMemoryMib: strangers.reduce((sum, domain) => sum + domain.memoryMib, 0),
-    },
-  });
+  const cpuCount = strangers.reduce((sum, domain) => sum + domain.cpuCount, 0);
+  const memoryMib = strangers.reduce((sum, domain) => sum + domain.memoryMib, 0);
+  await tx.$executeRaw`
+    UPDATE host SET state = 'ready', error = NULL, inventory_seq = ${seq}, inventory_at = ${observedAt},
+      last_seen_at = ${observedAt}, unmanaged_cpu_count = ${cpuCount}, unmanaged_memory_mib = ${memoryMib},
+      updated_at = now()
+    WHERE id = ${hostId}::uuid`;
   await writeDomains(tx, hostId, inventory.domains, seq, observedAt);
   const uuids = inventory.domains.map(({ uuid }) => uuid);
   await tx.$executeRaw`
@@ -112,7 +97,8 @@ async function unmanaged(
   domains: readonly ObservedDomain[],
   installationId: InstallationId,
 ): Promise<ObservedDomain[]> {
-  const rows = await tx.vm.findMany({ where: { hostId }, select: { domainUuid: true } });
+  const rows = await tx.$queryRaw<{ domainUuid: string | null }[]>`
+    SELECT domain_uuid AS "domainUuid" FROM vm WHERE host_id = ${hostId}::uuid`;
   const ours = new Set(rows.map(({ domainUuid }) => domainUuid));
   return domains.filter(
     (domain) =>
@@ -121,25 +107,28 @@ async function unmanaged(
   );
 }
 
-/** Writes one domain as it was just seen, outside a complete inventory; the next one confirms or removes it. */
-export async function recordDomain(
+/** Writes domains as they were just seen, outside a complete inventory; the next one confirms or removes them. */
+export async function recordDomains(
   tx: Tx,
   hostId: HostId,
-  domain: ObservedDomain,
+  domains: readonly ObservedDomain[],
   observedAt: Date,
 ): Promise<void> {
-  const host = await tx.host.findUniqueOrThrow({ where: { id: hostId }, select: { inventorySeq: true } });
-  await writeDomains(tx, hostId, [domain], host.inventorySeq, observedAt);
+  const seq = Prisma.sql`(SELECT inventory_seq FROM host WHERE id = ${hostId}::uuid)`;
+  await writeDomains(tx, hostId, domains, seq, observedAt);
 }
 
-/** Forgets a domain that the host says it does not have, unless it was seen later. */
-export async function forgetDomain(
+/** Forgets domains that the host says it does not have, unless they were seen later. */
+export async function forgetDomains(
   tx: Tx,
   hostId: HostId,
-  domainUuid: string,
+  domainUuids: readonly string[],
   observedAt: Date,
 ): Promise<void> {
-  await tx.observedDomain.deleteMany({ where: { hostId, domainUuid, observedAt: { lte: observedAt } } });
+  if (domainUuids.length === 0) return;
+  await tx.$executeRaw`
+    DELETE FROM observed_domain WHERE host_id = ${hostId}::uuid
+      AND domain_uuid = ANY(${[...domainUuids]}::text[]::uuid[]) AND observed_at <= ${observedAt}`;
 }
 
 /** New rows and rows that differ only: an idle host of a thousand domains costs one reading statement. */
@@ -147,7 +136,7 @@ async function writeDomains(
   tx: Tx,
   hostId: HostId,
   domains: readonly ObservedDomain[],
-  seq: bigint,
+  seq: bigint | Prisma.Sql,
   observedAt: Date,
 ): Promise<void> {
   if (domains.length === 0) return;

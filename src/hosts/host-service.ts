@@ -1,5 +1,5 @@
 import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { Labels, patchLabels } from "../http/labels.ts";
@@ -219,7 +219,7 @@ async function tellHost(
 }
 
 /** Throws `not_found`. */
-export async function requireHost(db: Db, idOrName: string): Promise<HostRecord> {
+export async function requireHost(db: Sql, idOrName: string): Promise<HostRecord> {
   const host = await findHost(db, idOrName);
   if (host !== null) return host;
   throw noSuchHost(idOrName);

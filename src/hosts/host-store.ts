@@ -1,6 +1,6 @@
 import { Prisma } from "../db/generated/client.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Db, Sql, Tx } from "../db/transaction.ts";
 import type { DriverName, HostCredentials, HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import { asId, type HostId, isUuid } from "../lib/ids.ts";
@@ -8,6 +8,13 @@ import type { SecretBox } from "../lib/secret-box.ts";
 import type { HostPolicy, HostRecord, HostState } from "./host-record.ts";
 
 type HostRow = NonNullable<Awaited<ReturnType<Db["host"]["findUnique"]>>>;
+
+const COLUMNS = Prisma.sql`id, name, uri, driver, hypervisor, credentials, accelerator, labels, generation, schedulable,
+  state, error, host_uuid AS "hostUuid", facts, cpu_count AS "cpuCount", memory_mib AS "memoryMib",
+  reserve_memory_mib AS "reserveMemoryMib", reserve_cpu_count AS "reserveCpuCount", cpu_overcommit AS "cpuOvercommit",
+  memory_overcommit AS "memoryOvercommit", unmanaged_memory_mib AS "unmanagedMemoryMib",
+  unmanaged_cpu_count AS "unmanagedCpuCount", owner_id AS "ownerId", epoch, inventory_seq AS "inventorySeq",
+  inventory_at AS "inventoryAt", last_seen_at AS "lastSeenAt", created_at AS "createdAt", updated_at AS "updatedAt"`;
 
 /** A row as the rest of the program sees it. The columns are written by this program only, so their types are known. */
 function recordOf(row: HostRow): HostRecord {
@@ -46,9 +53,13 @@ function recordOf(row: HostRow): HostRecord {
 }
 
 /** The host of this id or name, or null. */
-export async function findHost(tx: Db, idOrName: string): Promise<HostRecord | null> {
-  const row = await tx.host.findUnique({ where: isUuid(idOrName) ? { id: idOrName } : { name: idOrName } });
-  return row === null ? null : recordOf(row);
+export async function findHost(tx: Sql, idOrName: string): Promise<HostRecord | null> {
+  const [row] = await tx.$queryRaw<HostRow[]>`SELECT ${COLUMNS} FROM host WHERE ${named(idOrName)}`;
+  return row === undefined ? null : recordOf(row);
+}
+
+function named(idOrName: string): Prisma.Sql {
+  return isUuid(idOrName) ? Prisma.sql`id = ${idOrName}::uuid` : Prisma.sql`name = ${idOrName}`;
 }
 
 /** What can be changed of a host. */
@@ -69,15 +80,23 @@ export interface NewHost extends HostSettings {
 
 /** Writes a new host. A taken name or machine is a unique violation. */
 export async function insertHost(tx: Tx, host: NewHost): Promise<HostRecord> {
-  return recordOf(await tx.host.create({ data: host }));
+  const [row] = await tx.$queryRaw<HostRow[]>`
+    INSERT INTO host (id, name, uri, driver, hypervisor, credentials, host_uuid, accelerator, labels, reserve_cpu_count,
+                      reserve_memory_mib, cpu_overcommit, memory_overcommit, updated_at)
+    VALUES (${host.id}::uuid, ${host.name}, ${host.uri}, ${host.driver}, ${host.hypervisor}, ${host.credentials},
+            ${host.hostUuid}, ${host.accelerator}, ${JSON.stringify(host.labels)}::jsonb, ${host.reserveCpuCount},
+            ${host.reserveMemoryMib}, ${host.cpuOvercommit}, ${host.memoryOvercommit}, now())
+    RETURNING ${COLUMNS}`;
+  if (row === undefined) throw new Error("an INSERT returned no row");
+  return recordOf(row);
 }
 
 /** The host as it stands, its row locked until the transaction ends; null when there is none. */
 export async function lockHost(tx: Tx, idOrName: string): Promise<HostRecord | null> {
-  const match = isUuid(idOrName) ? Prisma.sql`id = ${idOrName}::uuid` : Prisma.sql`name = ${idOrName}`;
-  const rows = await tx.$queryRaw<{ id: string }[]>`SELECT id FROM host WHERE ${match} FOR UPDATE`;
-  const [row] = rows;
-  return row === undefined ? null : await getHost(tx, asId<HostId>(row.id));
+  const [row] = await tx.$queryRaw<
+    HostRow[]
+  >`SELECT ${COLUMNS} FROM host WHERE ${named(idOrName)} FOR UPDATE`;
+  return row === undefined ? null : recordOf(row);
 }
 
 /** Changes settings and raises the generation; credentials only where they are given. */
@@ -86,17 +105,25 @@ export async function updateHostSettings(
   id: HostId,
   settings: HostSettings & { readonly credentials?: Uint8Array<ArrayBuffer> },
 ): Promise<void> {
-  await tx.host.update({ where: { id }, data: { ...settings, generation: { increment: 1 } } });
+  await tx.$executeRaw`
+    UPDATE host SET accelerator = ${settings.accelerator}, labels = ${JSON.stringify(settings.labels)}::jsonb,
+      reserve_cpu_count = ${settings.reserveCpuCount}, reserve_memory_mib = ${settings.reserveMemoryMib},
+      cpu_overcommit = ${settings.cpuOvercommit}, memory_overcommit = ${settings.memoryOvercommit},
+      credentials = coalesce(${settings.credentials ?? null}::bytea, credentials), generation = generation + 1,
+      updated_at = now()
+    WHERE id = ${id}::uuid`;
 }
 
 /** Changes whether VMs are placed on the host, and raises the generation. */
 export async function setSchedulable(tx: Tx, id: HostId, schedulable: boolean): Promise<void> {
-  await tx.host.update({ where: { id }, data: { schedulable, generation: { increment: 1 } } });
+  await tx.$executeRaw`
+    UPDATE host SET schedulable = ${schedulable}, generation = generation + 1, updated_at = now()
+    WHERE id = ${id}::uuid`;
 }
 
 /** Deletes the row with what was observed on the host. VMs, volumes or reservations on it are a foreign key violation. */
 export async function deleteHostRow(tx: Tx, id: HostId): Promise<void> {
-  await tx.host.delete({ where: { id } });
+  await tx.$executeRaw`DELETE FROM host WHERE id = ${id}::uuid`;
 }
 
 /** What a connection needs, credentials opened. */
@@ -108,12 +135,9 @@ export interface HostAccessData {
   readonly credentials: HostCredentials;
 }
 
-export async function hostAccessData(tx: Db, id: HostId, box: SecretBox): Promise<HostAccessData | null> {
-  const row = await tx.host.findUnique({
-    where: { id },
-    select: { id: true, name: true, uri: true, accelerator: true, credentials: true },
-  });
-  if (row === null) return null;
+export async function hostAccessData(tx: Sql, id: HostId, box: SecretBox): Promise<HostAccessData | null> {
+  const [row] = await tx.$queryRaw<HostRow[]>`SELECT ${COLUMNS} FROM host WHERE id = ${id}::uuid`;
+  if (row === undefined) return null;
   return {
     id,
     name: row.name,
@@ -124,8 +148,8 @@ export async function hostAccessData(tx: Db, id: HostId, box: SecretBox): Promis
 }
 
 /** The name of the host whose machine has this UUID, or null. */
-export async function hostOfMachine(db: Db, hostUuid: string): Promise<string | null> {
-  const row = await db.host.findUnique({ where: { hostUuid }, select: { name: true } });
+export async function hostOfMachine(db: Sql, hostUuid: string): Promise<string | null> {
+  const [row] = await db.$queryRaw<{ name: string }[]>`SELECT name FROM host WHERE host_uuid = ${hostUuid}`;
   return row?.name ?? null;
 }
 
@@ -138,7 +162,7 @@ export interface HostFilter {
 
 /** Hosts in the order of their names, after the given one. */
 export async function listHosts(
-  tx: Db,
+  tx: Sql,
   filter: HostFilter,
   page: { readonly afterName: string | null; readonly limit: number },
 ): Promise<HostRecord[]> {
@@ -149,12 +173,8 @@ export async function listHosts(
     filter.schedulable === undefined ? Prisma.sql`true` : Prisma.sql`schedulable = ${filter.schedulable}`,
     labelCondition(filter.labels ?? [], Prisma.sql`labels`),
   ];
-  const ids = await tx.$queryRaw<{ id: string }[]>`
-    SELECT id FROM host WHERE ${Prisma.join(conditions, " AND ")} ORDER BY name LIMIT ${page.limit}`;
-  const rows = await tx.host.findMany({
-    where: { id: { in: ids.map((row) => row.id) } },
-    orderBy: { name: "asc" },
-  });
+  const rows = await tx.$queryRaw<HostRow[]>`
+    SELECT ${COLUMNS} FROM host WHERE ${Prisma.join(conditions, " AND ")} ORDER BY name LIMIT ${page.limit}`;
   return rows.map(recordOf);
 }
 
@@ -165,50 +185,40 @@ export interface ReservedSum {
 }
 
 /** What VMs have reserved on each of these hosts. */
-export async function reservedOn(tx: Db, ids: readonly HostId[]): Promise<Map<string, ReservedSum>> {
-  const sums = await tx.reservation.groupBy({
-    by: ["hostId"],
-    where: { hostId: { in: [...ids] } },
-    _sum: { cpuCount: true, memoryMib: true },
-    _count: true,
-  });
-  return new Map(
-    sums.map((sum) => [
-      sum.hostId,
-      { cpuCount: sum._sum.cpuCount ?? 0, memoryMib: sum._sum.memoryMib ?? 0, vmCount: sum._count },
-    ]),
-  );
+export async function reservedOn(tx: Sql, ids: readonly HostId[]): Promise<Map<string, ReservedSum>> {
+  const sums = await tx.$queryRaw<(ReservedSum & { hostId: string })[]>`
+    SELECT host_id AS "hostId", sum(cpu_count)::float8 AS "cpuCount", sum(memory_mib)::float8 AS "memoryMib",
+           count(*)::int AS "vmCount"
+    FROM reservation WHERE host_id = ANY(${[...ids]}::text[]::uuid[]) GROUP BY host_id`;
+  return new Map(sums.map(({ hostId, ...sum }) => [hostId, sum]));
 }
 
-export async function getHost(db: Db, id: HostId): Promise<HostRecord | null> {
-  const row = await db.host.findUnique({ where: { id } });
-  return row === null ? null : recordOf(row);
+export async function getHost(db: Sql, id: HostId): Promise<HostRecord | null> {
+  return await findHost(db, id);
 }
 
 /** Whether hosts answer, and when each last gave a complete inventory. */
 export async function hostSilence(
-  db: Db,
+  db: Sql,
   ids: readonly HostId[],
 ): Promise<Map<string, { ready: boolean; inventoryAt: Date | null; error: string | null; since: Date }>> {
-  const rows = await db.host.findMany({
-    where: { id: { in: [...ids] } },
-    select: { id: true, state: true, inventoryAt: true, error: true, lastSeenAt: true, createdAt: true },
-  });
-  return new Map(
-    rows.map(({ id, state, inventoryAt, error, lastSeenAt, createdAt }) => {
-      const message = (error as ErrorBody | null)?.message ?? null;
-      return [id, { ready: state === "ready", inventoryAt, error: message, since: lastSeenAt ?? createdAt }];
-    }),
-  );
+  const rows = await db.$queryRaw<
+    { id: string; ready: boolean; inventoryAt: Date | null; error: string | null; since: Date }[]
+  >`
+    SELECT id, state = 'ready' AS ready, inventory_at AS "inventoryAt", error->>'message' AS error,
+           coalesce(last_seen_at, created_at) AS since
+    FROM host WHERE id = ANY(${[...ids]}::text[]::uuid[])`;
+  return new Map(rows.map(({ id, ...silence }) => [id, silence]));
 }
 
 /** The VMs on a host. */
 export async function vmsOnHost(
-  db: Db,
+  db: Sql,
   idOrName: string,
 ): Promise<{ id: string; name: string; projectId: string }[]> {
-  const host = isUuid(idOrName) ? { id: idOrName } : { name: idOrName };
-  return await db.vm.findMany({ where: { host }, select: { id: true, name: true, projectId: true } });
+  return await db.$queryRaw<{ id: string; name: string; projectId: string }[]>`
+    SELECT v.id, v.name, v.project_id AS "projectId" FROM vm v
+    WHERE v.host_id = (SELECT id FROM host WHERE ${named(idOrName)})`;
 }
 
 /** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
@@ -217,8 +227,8 @@ export async function deleteHostVms(
   id: HostId,
 ): Promise<{ id: string; name: string; projectId: string }[]> {
   const vms = await vmsOnHost(tx, id);
-  await tx.volume.deleteMany({ where: { hostId: id } });
-  await tx.vm.deleteMany({ where: { hostId: id } });
+  await tx.$executeRaw`DELETE FROM volume WHERE host_id = ${id}::uuid`;
+  await tx.$executeRaw`DELETE FROM vm WHERE host_id = ${id}::uuid`;
   return vms;
 }
 
@@ -237,7 +247,7 @@ export interface HostDomainRow {
 }
 
 /** The domains that a host was last seen to have, by name. */
-export async function domainsOnHost(db: Db, hostId: HostId): Promise<HostDomainRow[]> {
+export async function domainsOnHost(db: Sql, hostId: HostId): Promise<HostDomainRow[]> {
   return await db.$queryRaw<HostDomainRow[]>`
     SELECT d.domain_uuid AS uuid, d.name, d.power, d.reason, d.cpu_count AS "cpuCount", d.memory_mib AS "memoryMib",
       d.autostart, v.id AS "vmId", greatest(d.observed_at, h.inventory_at) AS "observedAt"

@@ -1,4 +1,4 @@
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { timestamp } from "../http/schemas.ts";
 import { unfinishedOperationsOf } from "../operations/operation-subject-store.ts";
 import { allocatable, type HostRecord } from "./host-record.ts";
@@ -6,7 +6,7 @@ import type { Host } from "./host-schemas.ts";
 import { type ReservedSum, reservedOn } from "./host-store.ts";
 
 /** Hosts as the API shows them, in the given order: two look-ups, however many hosts. */
-export async function viewHosts(db: Db, hosts: readonly HostRecord[]): Promise<Host[]> {
+export async function viewHosts(db: Sql, hosts: readonly HostRecord[]): Promise<Host[]> {
   const ids = hosts.map(({ id }) => id);
   const [reserved, operations] = await Promise.all([
     reservedOn(db, ids),
@@ -15,7 +15,7 @@ export async function viewHosts(db: Db, hosts: readonly HostRecord[]): Promise<H
   return hosts.map((host) => viewOf(host, reserved.get(host.id), operations.get(host.id) ?? []));
 }
 
-export async function viewHost(db: Db, host: HostRecord): Promise<Host> {
+export async function viewHost(db: Sql, host: HostRecord): Promise<Host> {
   const [view] = await viewHosts(db, [host]);
   if (view === undefined) throw new Error("a view of one host is one view");
   return view;

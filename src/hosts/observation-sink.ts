@@ -6,14 +6,8 @@ import type { HostId } from "../lib/ids.ts";
 export interface ObservationSink {
   /** `observedAt` is when it was asked for. */
   inventory(tx: Tx, hostId: HostId, inventory: HostInventory, observedAt: Date): Promise<void>;
-  /** One domain between two inventories; null: the host said that it has none of this UUID. */
-  domain(
-    tx: Tx,
-    hostId: HostId,
-    uuid: string,
-    domain: ObservedDomain | null,
-    observedAt: Date,
-  ): Promise<void>;
+  /** Domains that were looked at between two inventories. One that the host said it has not is not among them. */
+  domains(tx: Tx, hostId: HostId, domains: readonly ObservedDomain[], observedAt: Date): Promise<void>;
   /** The host has fallen silent. */
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
 }

@@ -1,4 +1,4 @@
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { OperationId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 
@@ -41,38 +41,28 @@ export async function lockKey(tx: Tx, scope: KeyScope): Promise<boolean> {
 
 /** The stored answer of a key that is not older than a day; null: the key is free. */
 export async function findAnswer(tx: Tx, scope: KeyScope, now: Date): Promise<StoredAnswer | null> {
-  const row = await tx.idempotencyKey.findUnique({
-    where: { tokenId_projectId_method_path_key: scope },
-  });
-  if (row === null || row.createdAt.getTime() <= oldest(now).getTime()) return null;
-  return {
-    requestHash: row.requestHash,
-    status: row.status,
-    body: row.body as JsonObject | null,
-    headers: row.headers as Record<string, string>,
-    operationId: row.operationId as OperationId | null,
-  };
+  const [row] = await tx.$queryRaw<StoredAnswer[]>`
+    SELECT request_hash AS "requestHash", status, body, headers, operation_id AS "operationId" FROM idempotency_key
+    WHERE token_id = ${scope.tokenId}::uuid AND project_id = ${scope.projectId}::uuid AND method = ${scope.method}
+      AND path = ${scope.path} AND key = ${scope.key} AND created_at > ${oldest(now)}`;
+  return row ?? null;
 }
 
 /** Keeps the answer of a key, in the transaction of the change that it answers. An outlived one is replaced. */
 export async function saveAnswer(tx: Tx, scope: KeyScope, answer: StoredAnswer, now: Date): Promise<void> {
-  const values = {
-    requestHash: Uint8Array.from(answer.requestHash),
-    status: answer.status,
-    body: answer.body ?? {},
-    headers: answer.headers,
-    operationId: answer.operationId,
-    createdAt: now,
-  };
-  await tx.idempotencyKey.upsert({
-    where: { tokenId_projectId_method_path_key: scope },
-    create: { ...scope, ...values },
-    update: values,
-  });
+  await tx.$executeRaw`
+    INSERT INTO idempotency_key (token_id, project_id, method, path, key, request_hash, status, body, headers,
+                                 operation_id, created_at)
+    VALUES (${scope.tokenId}::uuid, ${scope.projectId}::uuid, ${scope.method}, ${scope.path}, ${scope.key},
+            ${answer.requestHash}, ${answer.status}, ${JSON.stringify(answer.body ?? {})}::jsonb,
+            ${JSON.stringify(answer.headers)}::jsonb, ${answer.operationId}::uuid, ${now})
+    ON CONFLICT (token_id, project_id, method, path, key) DO UPDATE SET request_hash = EXCLUDED.request_hash,
+      status = EXCLUDED.status, body = EXCLUDED.body, headers = EXCLUDED.headers, operation_id = EXCLUDED.operation_id,
+      created_at = EXCLUDED.created_at`;
 }
 
 /** Deletes at most `limit` outlived keys; returns how many. Any number of processes may do it at once. */
-export async function deleteOutlivedKeys(db: Db, now: Date, limit: number): Promise<number> {
+export async function deleteOutlivedKeys(db: Sql, now: Date, limit: number): Promise<number> {
   return await db.$executeRaw`
     DELETE FROM idempotency_key WHERE ctid = ANY(ARRAY(
       SELECT ctid FROM idempotency_key WHERE created_at < ${oldest(now)} LIMIT ${limit}::int

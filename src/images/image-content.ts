@@ -1,4 +1,4 @@
-import type { Db } from "../db/client.ts";
+import type { Sql } from "../db/client.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId } from "../lib/ids.ts";
 import type { ImageFiles } from "./image-files.ts";
@@ -20,7 +20,7 @@ export interface ImageContents {
   open(imageId: ImageId): Promise<OpenedImage>;
 }
 
-export function createImageContents(db: Db, files: ImageFiles): ImageContents {
+export function createImageContents(db: Sql, files: ImageFiles): ImageContents {
   return {
     async open(imageId) {
       const image = await getImage(db, imageId);

@@ -1,12 +1,16 @@
 import { Prisma } from "../db/generated/client.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Db, Sql, Tx } from "../db/transaction.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import { asId, type ImageId, isUuid, type ProjectId } from "../lib/ids.ts";
 import type { ImageFormat, ImageKind } from "./image-format.ts";
 import type { ImageContentFacts, ImageRecord, ImageState } from "./image-record.ts";
 
 type ImageRow = NonNullable<Awaited<ReturnType<Db["image"]["findUnique"]>>>;
+
+const COLUMNS = Prisma.sql`id, project_id AS "projectId", name, labels, generation, kind, format, state, error,
+  size_bytes AS "sizeBytes", virtual_size_bytes AS "virtualSizeBytes", sha256, source_url AS "sourceUrl",
+  created_at AS "createdAt", updated_at AS "updatedAt"`;
 
 // Sets the locks of contents apart from advisory locks of other kinds over the same 64 bits.
 const CONTENT_LOCK_SEED = 7421;
@@ -41,24 +45,32 @@ function contentOf(row: ImageRow): ImageContentFacts | null {
 }
 
 /** The image of this id or name in the project, or null. */
-export async function findImage(db: Db, projectId: ProjectId, idOrName: string): Promise<ImageRecord | null> {
-  const reference = isUuid(idOrName) ? { id: idOrName } : { name: idOrName };
-  const row = await db.image.findFirst({ where: { projectId, ...reference } });
-  return row === null ? null : recordOf(row);
+export async function findImage(
+  db: Sql,
+  projectId: ProjectId,
+  idOrName: string,
+): Promise<ImageRecord | null> {
+  const [row] = await db.$queryRaw<
+    ImageRow[]
+  >`SELECT ${COLUMNS} FROM image WHERE ${named(projectId, idOrName)}`;
+  return row === undefined ? null : recordOf(row);
 }
 
-export async function getImage(db: Db, id: ImageId): Promise<ImageRecord | null> {
-  const row = await db.image.findUnique({ where: { id } });
-  return row === null ? null : recordOf(row);
+function named(projectId: ProjectId, idOrName: string): Prisma.Sql {
+  const match = isUuid(idOrName) ? Prisma.sql`id = ${idOrName}::uuid` : Prisma.sql`name = ${idOrName}`;
+  return Prisma.sql`project_id = ${projectId}::uuid AND ${match}`;
+}
+
+export async function getImage(db: Sql, id: ImageId): Promise<ImageRecord | null> {
+  const [row] = await db.$queryRaw<ImageRow[]>`SELECT ${COLUMNS} FROM image WHERE id = ${id}::uuid`;
+  return row === undefined ? null : recordOf(row);
 }
 
 /** The image as it stands, its row locked until the transaction ends; null when it is gone. */
 export async function lockImage(tx: Tx, projectId: ProjectId, idOrName: string): Promise<ImageRecord | null> {
-  const match = isUuid(idOrName) ? Prisma.sql`id = ${idOrName}::uuid` : Prisma.sql`name = ${idOrName}`;
-  const rows = await tx.$queryRaw<{ id: string }[]>`
-    SELECT id FROM image WHERE project_id = ${projectId}::uuid AND ${match} FOR UPDATE`;
-  const [row] = rows;
-  return row === undefined ? null : await getImage(tx, asId<ImageId>(row.id));
+  const [row] = await tx.$queryRaw<ImageRow[]>`
+    SELECT ${COLUMNS} FROM image WHERE ${named(projectId, idOrName)} FOR UPDATE`;
+  return row === undefined ? null : recordOf(row);
 }
 
 export interface NewImage {
@@ -74,7 +86,13 @@ export async function insertImportingImage(
   tx: Tx,
   image: NewImage & { readonly format: ImageFormat | null; readonly sourceUrl: string },
 ): Promise<ImageRecord> {
-  return recordOf(await tx.image.create({ data: { ...image, state: "importing" } }));
+  const { id, projectId, name, kind, labels, format, sourceUrl } = image;
+  const rows = await tx.$queryRaw<ImageRow[]>`
+    INSERT INTO image (id, project_id, name, kind, labels, format, source_url, state, updated_at)
+    VALUES (${id}::uuid, ${projectId}::uuid, ${name}, ${kind}, ${JSON.stringify(labels)}::jsonb, ${format}, ${sourceUrl},
+            'importing', now())
+    RETURNING ${COLUMNS}`;
+  return writtenRecord(rows);
 }
 
 /** Writes an image whose content is in the store. A taken name is a unique violation. */
@@ -83,7 +101,20 @@ export async function insertReadyImage(
   image: NewImage,
   content: ImageContentFacts,
 ): Promise<ImageRecord> {
-  return recordOf(await tx.image.create({ data: { ...image, ...contentColumns(content), state: "ready" } }));
+  const { id, projectId, name, kind, labels } = image;
+  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
+  const rows = await tx.$queryRaw<ImageRow[]>`
+    INSERT INTO image (id, project_id, name, kind, labels, state, sha256, size_bytes, format, virtual_size_bytes,
+                       updated_at)
+    VALUES (${id}::uuid, ${projectId}::uuid, ${name}, ${kind}, ${JSON.stringify(labels)}::jsonb, 'ready', ${sha256},
+            ${sizeBytes}, ${format}, ${virtualSizeBytes}, now())
+    RETURNING ${COLUMNS}`;
+  return writtenRecord(rows);
+}
+
+function writtenRecord([row]: readonly ImageRow[]): ImageRecord {
+  if (row === undefined) throw new Error("a written row was not returned");
+  return recordOf(row);
 }
 
 /**
@@ -91,35 +122,29 @@ export async function insertReadyImage(
  * not importing any more.
  */
 export async function setImportedContent(tx: Tx, id: ImageId, content: ImageContentFacts): Promise<boolean> {
-  const { count } = await tx.image.updateMany({
-    where: { id, state: "importing" },
-    data: contentColumns(content),
-  });
+  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
+  const count = await tx.$executeRaw`
+    UPDATE image SET sha256 = ${sha256}, size_bytes = ${sizeBytes}, format = ${format},
+      virtual_size_bytes = ${virtualSizeBytes}, updated_at = now()
+    WHERE id = ${id}::uuid AND state = 'importing'`;
   return count === 1;
 }
 
 /** Ends an import that has its content. Null: the image is gone, or it is not importing any more. */
 export async function setImageReady(tx: Tx, id: ImageId): Promise<ImageRecord | null> {
-  const { count } = await tx.image.updateMany({
-    where: { id, state: "importing", sha256: { not: null } },
-    data: { state: "ready" },
-  });
-  return count === 1 ? await getImage(tx, id) : null;
+  const [row] = await tx.$queryRaw<ImageRow[]>`
+    UPDATE image SET state = 'ready', updated_at = now()
+    WHERE id = ${id}::uuid AND state = 'importing' AND sha256 IS NOT NULL RETURNING ${COLUMNS}`;
+  return row === undefined ? null : recordOf(row);
 }
 
 /** Ends an import that came to nothing; the content, if it got so far, is given up. Null: see `setImageReady`. */
 export async function setImageFailed(tx: Tx, id: ImageId, error: ErrorBody): Promise<ImageRecord | null> {
-  const { count } = await tx.image.updateMany({
-    where: { id, state: "importing" },
-    data: {
-      state: "failed",
-      error: error as unknown as Prisma.InputJsonObject,
-      sha256: null,
-      sizeBytes: null,
-      virtualSizeBytes: null,
-    },
-  });
-  return count === 1 ? await getImage(tx, id) : null;
+  const [row] = await tx.$queryRaw<ImageRow[]>`
+    UPDATE image SET state = 'failed', error = ${JSON.stringify(error)}::jsonb, sha256 = NULL, size_bytes = NULL,
+      virtual_size_bytes = NULL, updated_at = now()
+    WHERE id = ${id}::uuid AND state = 'importing' RETURNING ${COLUMNS}`;
+  return row === undefined ? null : recordOf(row);
 }
 
 export async function updateImageLabels(
@@ -127,35 +152,34 @@ export async function updateImageLabels(
   id: ImageId,
   labels: Readonly<Record<string, string>>,
 ): Promise<ImageRecord> {
-  return recordOf(await tx.image.update({ where: { id }, data: { labels, generation: { increment: 1 } } }));
+  const rows = await tx.$queryRaw<ImageRow[]>`
+    UPDATE image SET labels = ${JSON.stringify(labels)}::jsonb, generation = generation + 1, updated_at = now()
+    WHERE id = ${id}::uuid RETURNING ${COLUMNS}`;
+  return writtenRecord(rows);
 }
 
 /** Deletes the row. A VM that uses the image is a foreign key violation; a row that is gone already is fine. */
 export async function deleteImageRow(tx: Tx, id: ImageId): Promise<void> {
-  await tx.image.deleteMany({ where: { id } });
+  await tx.$executeRaw`DELETE FROM image WHERE id = ${id}::uuid`;
 }
 
 /** Names of VMs that were made from an image or boot with it. */
-export async function vmsUsingImage(db: Db, id: ImageId, limit: number): Promise<readonly string[]> {
-  const rows = await db.vm.findMany({
-    where: { images: { some: { imageId: id } } },
-    orderBy: { name: "asc" },
-    select: { name: true },
-    take: limit,
-  });
+export async function vmsUsingImage(db: Sql, id: ImageId, limit: number): Promise<readonly string[]> {
+  const rows = await db.$queryRaw<{ name: string }[]>`
+    SELECT v.name FROM vm v WHERE v.id IN (SELECT u.vm_id FROM vm_image u WHERE u.image_id = ${id}::uuid)
+    ORDER BY v.name LIMIT ${limit}`;
   return rows.map((row) => row.name);
 }
 
 /** Operations on an image that have not ended, by id. */
 export async function unfinishedImageOperations(
-  db: Db,
+  db: Sql,
   ids: readonly ImageId[],
 ): Promise<Map<string, string[]>> {
-  const rows = await db.operationSubject.findMany({
-    where: { kind: "image", subjectId: { in: [...ids] }, unfinished: true, mode: "exclusive" },
-    orderBy: { seq: "asc" },
-    select: { subjectId: true, operationId: true },
-  });
+  const rows = await db.$queryRaw<{ subjectId: string; operationId: string }[]>`
+    SELECT subject_id AS "subjectId", operation_id AS "operationId" FROM operation_subject
+    WHERE kind = 'image' AND subject_id = ANY(${[...ids]}::text[]::uuid[]) AND unfinished AND mode = 'exclusive'
+    ORDER BY seq`;
   const operations = new Map<string, string[]>();
   for (const { subjectId, operationId } of rows) {
     operations.set(subjectId, [...(operations.get(subjectId) ?? []), operationId]);
@@ -183,7 +207,7 @@ const ORDER_COLUMN = { name: Prisma.sql`name`, createdAt: Prisma.sql`created_at`
 
 /** Images of a project in a keyset order: those after the position where the last page ended. */
 export async function listImages(
-  db: Db,
+  db: Sql,
   projectId: ProjectId,
   filter: ImageFilter,
   order: { readonly field: ImageOrder; readonly direction: "asc" | "desc" },
@@ -199,12 +223,10 @@ export async function listImages(
       Prisma.sql`(${column}, id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
     );
   }
-  const rows = await db.$queryRaw<{ id: string }[]>`
-    SELECT id FROM image WHERE ${Prisma.join(conditions, " AND ")}
+  const rows = await db.$queryRaw<ImageRow[]>`
+    SELECT ${COLUMNS} FROM image WHERE ${Prisma.join(conditions, " AND ")}
     ORDER BY ${column} ${direction}, id ${direction} LIMIT ${page.limit}`;
-  const found = await db.image.findMany({ where: { id: { in: rows.map((row) => row.id) } } });
-  const byId = new Map(found.map((row) => [row.id, recordOf(row)]));
-  return rows.flatMap((row) => byId.get(row.id) ?? []);
+  return rows.map(recordOf);
 }
 
 function conditionsOf(filter: ImageFilter): Prisma.Sql[] {
@@ -216,16 +238,6 @@ function conditionsOf(filter: ImageFilter): Prisma.Sql[] {
   return conditions;
 }
 
-function contentColumns(content: ImageContentFacts) {
-  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
-  return {
-    sha256,
-    format,
-    sizeBytes: BigInt(sizeBytes),
-    virtualSizeBytes: virtualSizeBytes === null ? null : BigInt(virtualSizeBytes),
-  };
-}
-
 /**
  * Takes a content's lock until the transaction ends. A content is placed, and removed, only under it: whoever gets
  * the lock sees, in its next statement, every image that refers to the content.
@@ -235,11 +247,8 @@ export async function lockContent(tx: Tx, sha256: string): Promise<void> {
 }
 
 /** Which of these contents an image refers to, whatever its project. */
-export async function contentsInUse(db: Db, sha256s: readonly string[]): Promise<ReadonlySet<string>> {
-  const rows = await db.image.findMany({
-    where: { sha256: { in: [...sha256s] } },
-    distinct: ["sha256"],
-    select: { sha256: true },
-  });
-  return new Set(rows.flatMap((row) => row.sha256 ?? []));
+export async function contentsInUse(db: Sql, sha256s: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await db.$queryRaw<{ sha256: string }[]>`
+    SELECT DISTINCT sha256 FROM image WHERE sha256 = ANY(${[...sha256s]}::text[])`;
+  return new Set(rows.map((row) => row.sha256));
 }

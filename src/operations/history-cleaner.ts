@@ -1,4 +1,4 @@
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { deleteOldEvents } from "../events/event-store.ts";
 import { deleteOutlivedKeys } from "../http/idempotency-store.ts";
 import { messageOf } from "../lib/errors.ts";
@@ -6,7 +6,7 @@ import type { Log } from "../lib/log.ts";
 import { deleteOldOperations } from "./operation-retention.ts";
 
 export interface HistoryCleanerDeps {
-  readonly db: Db;
+  readonly db: Sql;
   readonly logger: Log;
   /** How long ended operations and events are kept; 90 without. */
   readonly keepDays?: number;

@@ -1,5 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import type { HostId, WorkerId } from "../lib/ids.ts";
@@ -68,7 +68,7 @@ const claimable = Prisma.sql`o.ended_at IS NULL AND o.token IS NULL AND o.state 
  * An operation that is not `blocked` has no earlier unfinished one that it conflicts with: see enqueue and promote.
  * The candidates are picked without locks, then locked where nobody else did, and looked at again.
  */
-export async function claimOperations(db: Db, request: ClaimRequest): Promise<ClaimedOperation[]> {
+export async function claimOperations(db: Sql, request: ClaimRequest): Promise<ClaimedOperation[]> {
   const { workerId, hosts, freeWithoutHost, free, kinds } = request;
   if (free <= 0) return [];
   const due = Prisma.sql`${claimable} AND o.not_before <= clock_timestamp() AND o.kind = ANY(${[...kinds]}::text[])`;
@@ -124,7 +124,7 @@ export async function claimOperations(db: Db, request: ClaimRequest): Promise<Cl
 
 /** The operations that this worker runs and was asked to cancel, with the reason. */
 export async function cancelRequests(
-  db: Db,
+  db: Sql,
   workerId: WorkerId,
 ): Promise<readonly { readonly id: string; readonly reason: ErrorBody | null }[]> {
   return await db.$queryRaw`

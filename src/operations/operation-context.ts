@@ -1,5 +1,5 @@
 import type { Database } from "../db/client.ts";
-import type { Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { HostId } from "../lib/ids.ts";
@@ -111,6 +111,7 @@ class Attempt {
           this.#assertMaySend();
         },
       },
+      read: (work) => this.#read(work),
       transaction: (work) => this.#transaction(work),
       progress: (done, total, unit) => {
         this.#progress(done, total, unit);
@@ -130,6 +131,13 @@ class Attempt {
 
   #assertOpen(): void {
     if (this.#over || this.#run.closed) throw new Fenced("the attempt is over");
+  }
+
+  async #read<T>(work: (db: Sql) => Promise<T>): Promise<T> {
+    this.#assertOpen();
+    const result = await work(this.#run.deps.db);
+    this.#assertOpen();
+    return result;
   }
 
   async #transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {

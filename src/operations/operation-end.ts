@@ -1,5 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
 import { toErrorBody } from "../lib/errors.ts";
 import { asId, type OperationId, type ProjectId } from "../lib/ids.ts";
@@ -94,7 +94,7 @@ export async function lockOperation(tx: Tx, id: OperationId): Promise<void> {
 }
 
 /** Reads what a locked operation is like now: in a statement after the lock, so that it sees the steps too. */
-export async function readSnapshot(db: Db, id: OperationId): Promise<OperationSnapshot | null> {
+export async function readSnapshot(db: Sql, id: OperationId): Promise<OperationSnapshot | null> {
   const rows = await db.$queryRaw<OperationSnapshot[]>`
     SELECT id, kind, state, project_id, input, forward_only, undoing, cancel_asked_at IS NOT NULL AS cancel_asked,
            token IS NOT NULL AS claimed, ended_at IS NOT NULL AS ended, error, wait_reason,

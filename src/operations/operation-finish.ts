@@ -1,3 +1,4 @@
+import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { DroverError, type ErrorBody, toErrorBody } from "../lib/errors.ts";
 import type { JsonObject } from "../lib/json.ts";
@@ -76,8 +77,8 @@ async function finish(
   const { deps, claim, claimed, operation } = run;
   const { subjects } = claimed;
   await deps.db.transaction(async (tx) => {
-    await lockSubjects(tx, subjects);
-    await first(tx);
+    // Sent together: the second begins when the first has its locks.
+    await sentTogether(lockSubjects(tx, subjects), first(tx));
     const ending = { outcome, result, subjects, claim, ...(keptError === undefined ? {} : { keptError }) };
     if (!(await endOperation(tx, deps.kinds, operation, ending))) throw new Fenced();
     await run.probe("end.written");

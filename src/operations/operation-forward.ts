@@ -1,4 +1,4 @@
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { DroverError, toErrorBody } from "../lib/errors.ts";
 import type { HostId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
@@ -72,7 +72,7 @@ async function beginFirst(run: Run): Promise<Begun | null> {
   return await follow(run, begun);
 }
 
-async function go(run: Run, from: number, db: Db): Promise<Begun | null> {
+async function go(run: Run, from: number, db: Sql): Promise<Begun | null> {
   return await follow(run, await beginNext(db, run, from));
 }
 
@@ -91,7 +91,7 @@ type Beginning =
   | { readonly kind: "cancelled" };
 
 async function beginNext(
-  db: Db,
+  db: Sql,
   run: Run,
   from: number,
   done?: { readonly position: number; readonly result: JsonObject | undefined },

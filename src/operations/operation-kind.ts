@@ -1,5 +1,5 @@
 import type { z } from "zod";
-import type { Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { Call, HostConnection } from "../hypervisors/hypervisor.ts";
 import type { DroverError } from "../lib/errors.ts";
 import type { HostId, OperationId, ProjectId } from "../lib/ids.ts";
@@ -28,6 +28,11 @@ export interface StepContext<Input> {
   readonly host: HostConnection | null;
   /** True when this step may have run before (its row was there): look before acting. */
   readonly resumed: boolean;
+  /**
+   * Reads, outside any transaction. What was read may be out of date in the next moment, and the right to the operation
+   * lost: calls to the host and writes check that for themselves.
+   */
+  read<T>(work: (db: Sql) => Promise<T>): Promise<T>;
   /** Runs a transaction that commits only while this worker still has the right to the operation. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /** Progress inside a long step, such as bytes sent; written at most once a second. */
@@ -127,6 +132,10 @@ export interface Target {
 }
 
 export interface EnqueueRequest<Input> {
+  /** Made by the queue without. */
+  readonly id?: OperationId;
+  /** Where its first step runs, where the caller knows; else the step is asked. */
+  readonly hostId?: HostId;
   readonly kind: OperationKind<Input>;
   readonly input: Input;
   readonly subjects: readonly Subject[];

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDatabaseUnavailable } from "../db/database-errors.ts";
-import { messageOf, toErrorBody } from "../lib/errors.ts";
+import { DroverError, messageOf, toErrorBody } from "../lib/errors.ts";
 import { asId, type OperationId, type ProjectId } from "../lib/ids.ts";
 import { backoffMs, STEP_BACKOFF } from "./operation-backoff.ts";
 import type { ClaimedOperation } from "./operation-claim.ts";
@@ -21,7 +21,8 @@ const RETRY_MS = 500;
  */
 export async function giveBack(deps: RunDeps, claimed: ClaimedOperation, error: unknown): Promise<void> {
   const { logger, lease } = deps;
-  const passes = isDatabaseUnavailable(error);
+  const passes =
+    isDatabaseUnavailable(error) || (error instanceof DroverError && error.code === "unavailable");
   const facts = { operationId: claimed.id, err: error };
   if (passes) logger.warn(facts, "the database went away during an operation; it goes on later");
   else logger.error(facts, "an operation broke outside its steps");

@@ -1,4 +1,4 @@
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { Subject } from "./operation-kind.ts";
 import { subjectRows } from "./operation-sql.ts";
 
@@ -29,7 +29,7 @@ export async function promoteWaiting(tx: Tx, subjects: readonly Subject[]): Prom
 }
 
 /** The backstop for what was overlooked: looks at the oldest that wait, whatever their lane. */
-export async function promoteOverlooked(db: Db, limit: number): Promise<number> {
+export async function promoteOverlooked(db: Sql, limit: number): Promise<number> {
   const candidates = await db.$queryRaw<{ id: string }[]>`
     SELECT o.id FROM operation o WHERE o.state = 'blocked' AND NOT EXISTS (
       SELECT FROM operation_subject mine JOIN operation_subject b
@@ -44,7 +44,7 @@ export async function promoteOverlooked(db: Db, limit: number): Promise<number> 
 }
 
 /** A statement of its own: it must see what was committed while the candidates' rows were waited for. */
-async function promote(db: Db, ids: readonly string[]): Promise<number> {
+async function promote(db: Sql, ids: readonly string[]): Promise<number> {
   const promoted = await db.$queryRaw<{ id: string }[]>`
     WITH o AS (
       UPDATE operation o SET state = 'pending'

@@ -1,5 +1,6 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import { type Sql, sentTogether } from "../db/sql.ts";
+import type { Tx } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
 import { asId, newId, type OperationId } from "../lib/ids.ts";
 import type { EnqueueRequest, OperationKind, Subject } from "./operation-kind.ts";
@@ -43,13 +44,17 @@ export async function enqueue<Input>(
   const { kind, input } = request;
   const subjects = distinctSubjects(request.subjects);
   const rank = overtakingRank(kind, input);
-  if (rank === 0) await lockSubjects(tx, subjects);
+  const hostId = request.hostId ?? (await firstHost(tx, kind, input));
+  const insert = () => insertOperation(tx, request, subjects, hostId);
+  let record: OperationRecord;
+  // Sent together: the second begins when the first has its locks.
+  if (rank === 0) [, record] = await sentTogether(lockSubjects(tx, subjects), insert());
   else {
     const neighbours = await laneNeighbours(tx, subjects);
     await lockSubjects(tx, [...subjects, ...neighbours]);
     await cancelOvertaken(tx, kinds, { rank, subjects, by: request });
+    record = await insert();
   }
-  const record = await insertOperation(tx, request, subjects);
   await kinds.probe("enqueue.written", { operationId: record.id, kind: kind.name, step: null });
   return record;
 }
@@ -63,10 +68,9 @@ async function insertOperation<Input>(
   tx: Tx,
   request: EnqueueRequest<Input>,
   subjects: readonly Subject[],
+  hostId: string | null,
 ): Promise<OperationRecord> {
-  const { kind, input, actor } = request;
-  const id = newId<OperationId>();
-  const hostId = await firstHost(tx, kind, input);
+  const { kind, input, actor, id = newId<OperationId>() } = request;
   const rank = overtakingRank(kind, input);
   const rows = await tx.$queryRaw<InsertedRow[]>`
     WITH s AS (SELECT * FROM ${subjectRows(subjects)}),
@@ -110,7 +114,7 @@ export interface UnfinishedOperation extends OperationRecord {
 
 /** The unfinished operations of a subject, oldest first: what a second delete joins, and what blocks. */
 export async function unfinishedOperations(
-  db: Db,
+  db: Sql,
   subject: Pick<Subject, "kind" | "id">,
 ): Promise<UnfinishedOperation[]> {
   const rows = await db.$queryRaw<

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Database, Db } from "../db/client.ts";
+import type { Database, Sql } from "../db/client.ts";
 import { type Caller, projectScope, reaches } from "../http/auth.ts";
 import type { OperationAnswers } from "../http/change.ts";
 import { pageOf, pageQuery, pageWindow, requireTimeKey, toPage } from "../http/pagination.ts";
@@ -129,14 +129,14 @@ function registerChanges(api: Api, { kinds }: OperationRouteDeps): void {
 }
 
 /** The operation, if it is there and the caller reaches it: what one may not see is not there. */
-async function requireOperation(db: Db, id: OperationId, caller: Caller): Promise<OperationView> {
+async function requireOperation(db: Sql, id: OperationId, caller: Caller): Promise<OperationView> {
   const found = await getOperation(db, id);
   if (found !== null && reaches(caller, found.projectId)) return found.view;
   throw new DroverError("not_found", `There is no operation ${id}. List them with GET /v1/operations.`);
 }
 
 /** Cancelling twice is no error; cancelling what has come to another end is. */
-async function requireCancelled(db: Db, id: OperationId, caller: Caller): Promise<void> {
+async function requireCancelled(db: Sql, id: OperationId, caller: Caller): Promise<void> {
   const { state } = await requireOperation(db, id, caller);
   if (state === "cancelled") return;
   throw new DroverError("invalid_state", `The operation has ended already: it is ${state}.`, {

@@ -1,5 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import type { HostId } from "../lib/ids.ts";
@@ -17,7 +17,7 @@ function claimedRow(claim: Claim): Prisma.Sql {
 }
 
 /** Proves the claim for what follows in the same transaction. */
-export async function assertClaim(db: Db, claim: Claim): Promise<void> {
+export async function assertClaim(db: Sql, claim: Claim): Promise<void> {
   const rows = await db.$queryRaw<{ id: string }[]>`SELECT c.id FROM (${claimedRow(claim)}) AS c`;
   if (rows.length === 0) throw new Fenced();
 }
@@ -52,7 +52,7 @@ interface AdvancedRow {
 
 /** Records that a step is done and that the next one begins, or where it goes on, in one statement. */
 export async function advance(
-  db: Db,
+  db: Sql,
   claim: Claim,
   { done, skipped, begin, moveTo }: Advance,
 ): Promise<Advanced> {
@@ -106,13 +106,13 @@ export async function advance(
 }
 
 /** Records what a step found before it acts. */
-export async function recordFound(db: Db, claim: Claim, position: number, found: JsonObject): Promise<void> {
+export async function recordFound(db: Sql, claim: Claim, position: number, found: JsonObject): Promise<void> {
   await updateStep(db, claim, position, Prisma.sql`found = ${jsonParameter(found)}`);
 }
 
 /** Records how far a long step has come. */
 export async function recordProgress(
-  db: Db,
+  db: Sql,
   claim: Claim,
   position: number,
   progress: JsonObject,
@@ -121,20 +121,20 @@ export async function recordProgress(
 }
 
 /** Records that a step is being undone. */
-export async function beginUndo(db: Db, claim: Claim, position: number): Promise<void> {
+export async function beginUndo(db: Sql, claim: Claim, position: number): Promise<void> {
   const change = Prisma.sql`state = 'undoing', undo_attempts = s.undo_attempts + 1`;
   await updateStep(db, claim, position, change);
 }
 
 /** Records that a step is undone. */
-export async function recordUndone(db: Db, claim: Claim, position: number): Promise<void> {
+export async function recordUndone(db: Sql, claim: Claim, position: number): Promise<void> {
   const change = Prisma.sql`state = 'undone', undo_error = NULL, ended_at = clock_timestamp()`;
   await updateStep(db, claim, position, change);
 }
 
 /** Records that the undo of a step failed for good, or its failure where nothing is undone. */
 export async function recordStepFailure(
-  db: Db,
+  db: Sql,
   claim: Claim,
   position: number,
   failure: { readonly undo: boolean; readonly error: ErrorBody },
@@ -148,7 +148,7 @@ export async function recordStepFailure(
 
 /** Records the decision to undo, before the first undo: from then on the operation only goes back. */
 export async function decideUndo(
-  db: Db,
+  db: Sql,
   claim: Claim,
   decision: {
     readonly failedPosition: number | null;
@@ -188,7 +188,7 @@ export interface Release {
 
 /** Gives the claim up: the operation waits in the database, and is taken again when its pause is over. */
 export async function release(
-  db: Db,
+  db: Sql,
   claim: Claim,
   { pauseMs, waitReason, countsAsAttempt, step, moveTo }: Release,
 ): Promise<void> {
@@ -213,7 +213,7 @@ export async function release(
   if (rows.length === 0) throw new Fenced();
 }
 
-async function updateStep(db: Db, claim: Claim, position: number, change: Prisma.Sql): Promise<void> {
+async function updateStep(db: Sql, claim: Claim, position: number, change: Prisma.Sql): Promise<void> {
   const rows = await db.$queryRaw<{ position: number }[]>`
     WITH o AS (${claimedRow(claim)})
     UPDATE operation_step s SET ${change} FROM o

@@ -1,5 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import type { PageWindow } from "../http/pagination.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import type { OperationId, ProjectId } from "../lib/ids.ts";
@@ -28,7 +28,7 @@ export interface FoundOperation {
 }
 
 /** One operation; null when there is none (any more). */
-export async function getOperation(db: Db, id: OperationId): Promise<FoundOperation | null> {
+export async function getOperation(db: Sql, id: OperationId): Promise<FoundOperation | null> {
   const [row] = await select(db, Prisma.sql`o.id = ${id}::uuid`, 1);
   return row === undefined ? null : { projectId: row.project_id, view: toView(row) };
 }
@@ -38,7 +38,7 @@ export async function getOperation(db: Db, id: OperationId): Promise<FoundOperat
  * `operationPageKey`.
  */
 export async function listOperations(
-  db: Db,
+  db: Sql,
   filter: OperationFilter,
   { after, limit }: PageWindow,
 ): Promise<OperationView[]> {
@@ -107,7 +107,7 @@ interface ViewRow {
   readonly actor: string;
 }
 
-async function select(db: Db, condition: Prisma.Sql, limit: number): Promise<ViewRow[]> {
+async function select(db: Sql, condition: Prisma.Sql, limit: number): Promise<ViewRow[]> {
   return await db.$queryRaw<ViewRow[]>`
     SELECT o.id, o.project_id, o.kind, o.state, o.targets, o.hosts, o.wait_reason, o.attempt, o.steps_total, o.undoing,
       o.forward_only, o.deadline, o.error, o.result, o.created_at, o.started_at, o.ended_at, o.request_id, o.actor,

@@ -1,4 +1,4 @@
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { OperationId } from "../lib/ids.ts";
 import type { Subject } from "./operation-kind.ts";
@@ -6,7 +6,7 @@ import { unclaimed } from "./operation-sql.ts";
 
 /** The ids of the unfinished operations of each of these subjects, oldest first. */
 export async function unfinishedOperationsOf(
-  db: Db,
+  db: Sql,
   kind: Subject["kind"],
   ids: readonly string[],
 ): Promise<Map<string, string[]>> {
@@ -28,7 +28,7 @@ export async function releaseClaim(tx: Tx, id: OperationId): Promise<void> {
 }
 
 /** The subjects of an operation. Throws `not_found`. */
-export async function subjectsOf(db: Db, id: OperationId): Promise<Subject[]> {
+export async function subjectsOf(db: Sql, id: OperationId): Promise<Subject[]> {
   const rows = await db.$queryRaw<Subject[]>`
     SELECT kind, subject_id AS id, mode FROM operation_subject WHERE operation_id = ${id}::uuid`;
   if (rows.length === 0) throw new DroverError("not_found", `There is no operation ${id}.`);

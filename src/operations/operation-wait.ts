@@ -1,4 +1,4 @@
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { OperationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
@@ -23,7 +23,7 @@ const POLL_MS = 1_000;
 
 /** The waits of one process: one query answers all of them, however many there are. */
 export function createOperationWaits(deps: {
-  readonly db: Db;
+  readonly db: Sql;
   readonly wakes: Wakes;
   readonly logger: Log;
 }): OperationWaits {
@@ -31,7 +31,7 @@ export function createOperationWaits(deps: {
 }
 
 class Waits implements OperationWaits {
-  readonly #db: Db;
+  readonly #db: Sql;
   readonly #logger: Log;
   readonly #waiters = new Set<Waiter>();
   readonly #unlisten: () => void;
@@ -39,7 +39,7 @@ class Waits implements OperationWaits {
   #looking = false;
   #again = false;
 
-  constructor({ db, wakes, logger }: { readonly db: Db; readonly wakes: Wakes; readonly logger: Log }) {
+  constructor({ db, wakes, logger }: { readonly db: Sql; readonly wakes: Wakes; readonly logger: Log }) {
     this.#db = db;
     this.#logger = logger;
     this.#unlisten = wakes.listen(ENDED, () => void this.#look());

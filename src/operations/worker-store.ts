@@ -1,4 +1,4 @@
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { asId, type WorkerId } from "../lib/ids.ts";
 
 /** Rows of workers: their leases, and what becomes of those that died. */
@@ -18,7 +18,7 @@ export interface LeaseTimes {
 
 /** Writes a new worker's row and returns the number of its session lock. */
 export async function insertWorker(
-  db: Db,
+  db: Sql,
   worker: { readonly id: WorkerId; readonly hostname: string; readonly pid: number } & LeaseTimes,
 ): Promise<bigint> {
   const rows = await db.$queryRaw<{ lock_key: bigint }[]>`
@@ -34,7 +34,7 @@ export async function insertWorker(
 
 /** Extends a lease. False when the row is gone: the worker was declared dead. */
 export async function renewLease(
-  db: Db,
+  db: Sql,
   id: WorkerId,
   { leaseSeconds, sendSeconds }: LeaseTimes,
 ): Promise<boolean> {
@@ -46,14 +46,14 @@ export async function renewLease(
 }
 
 /** Says that the worker takes nothing new any more. */
-export async function markDraining(db: Db, id: WorkerId): Promise<void> {
+export async function markDraining(db: Sql, id: WorkerId): Promise<void> {
   await db.$executeRaw`UPDATE worker SET draining = true WHERE id = ${id}::uuid`;
 }
 
 /**
  * Ends a worker's lease at once, and gives up its hosts and operations: when it stops, or has lost its lease.
  */
-export async function removeWorker(db: Db, id: WorkerId): Promise<void> {
+export async function removeWorker(db: Sql, id: WorkerId): Promise<void> {
   await db.$executeRaw`
     WITH gone AS (DELETE FROM worker WHERE id = ${id}::uuid RETURNING id)
     UPDATE host SET owner_id = NULL FROM gone WHERE owner_id = gone.id`;
@@ -76,7 +76,7 @@ export async function removeWorker(db: Db, id: WorkerId): Promise<void> {
  * cost a healthy worker its lease. A renewal that runs at the same time as this statement is seen: whoever waited
  * for the row looks at it again.
  */
-export async function reapWorkers(db: Db): Promise<WorkerId[]> {
+export async function reapWorkers(db: Sql): Promise<WorkerId[]> {
   const dead = await db.$queryRaw<{ id: string }[]>`
     WITH gone AS (
       DELETE FROM worker w
@@ -98,7 +98,7 @@ export async function reapWorkers(db: Db): Promise<WorkerId[]> {
  * what a takeover in between left. Rows that somebody has locked (a frozen worker in the middle of a transaction)
  * are left for the next time.
  */
-export async function releaseOrphans(db: Db): Promise<number> {
+export async function releaseOrphans(db: Sql): Promise<number> {
   await db.$executeRaw`
     UPDATE host SET owner_id = NULL WHERE id IN (
       SELECT h.id FROM host h

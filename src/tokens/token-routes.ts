@@ -1,4 +1,4 @@
-import type { Db } from "../db/client.ts";
+import type { Sql } from "../db/client.ts";
 import { pageOf, pageQuery } from "../http/pagination.ts";
 import { type Api, NoContent } from "../http/route.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -6,7 +6,7 @@ import { CreateTokenBody, TokenCreated, TokenSchema } from "./token-schemas.ts";
 import { createToken, getToken, pageOfTokens, revoke } from "./token-service.ts";
 
 export interface TokenDeps {
-  readonly db: Db;
+  readonly db: Sql;
   readonly clock: Clock;
 }
 

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import type { Database, Db, Tx } from "../db/client.ts";
+import type { Database, Sql, Tx } from "../db/client.ts";
 import type { Authenticate, ProjectRef } from "../http/auth.ts";
 import { type PageRequest, pageWindow, toPage } from "../http/pagination.ts";
 import { referenceOf, timestamp } from "../http/schemas.ts";
@@ -80,11 +80,11 @@ export async function createToken(
 }
 
 /** Throws `not_found` for a revoked one too. */
-export async function getToken(db: Db, idOrName: string): Promise<Token> {
+export async function getToken(db: Sql, idOrName: string): Promise<Token> {
   return toToken(await requireToken(db, idOrName));
 }
 
-async function requireToken(db: Db, idOrName: string): Promise<TokenRow> {
+async function requireToken(db: Sql, idOrName: string): Promise<TokenRow> {
   const row = await findToken(db, referenceOf(idOrName));
   if (row === null) throw new DroverError("not_found", `There is no token "${idOrName}".`);
   return row;
@@ -94,7 +94,7 @@ const LIST = { list: "tokens", orderBy: "name", filters: {} };
 
 /** A page of the tokens that are not revoked, by name. */
 export async function pageOfTokens(
-  db: Db,
+  db: Sql,
   page: PageRequest,
 ): Promise<{ items: Token[]; nextPageToken?: string }> {
   const rows = await listTokens(db, pageWindow(LIST, page));
@@ -117,7 +117,7 @@ export async function revoke(tx: Tx, idOrName: string, now: Date): Promise<void>
 const TOUCH_INTERVAL_MS = 60_000;
 
 /** Makes the look-up that every request with a token goes through. */
-export function createAuthenticate(db: Db, clock: Clock): Authenticate {
+export function createAuthenticate(db: Sql, clock: Clock): Authenticate {
   return async (secret, project) => {
     const now = clock.now();
     const asked = project === null ? null : referenceOf(project);
@@ -132,7 +132,7 @@ export function createAuthenticate(db: Db, clock: Clock): Authenticate {
 }
 
 /** Says whether a token still works, for streams that outlive its request. */
-export function createTokenWorks(db: Db, clock: Clock): (id: TokenId) => Promise<boolean> {
+export function createTokenWorks(db: Sql, clock: Clock): (id: TokenId) => Promise<boolean> {
   return (id) => tokenWorks(db, id, clock.now());
 }
 

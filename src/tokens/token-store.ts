@@ -1,5 +1,6 @@
 import { uniqueViolation } from "../db/database-errors.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import { Prisma } from "../db/generated/client.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { PageWindow } from "../http/pagination.ts";
 import type { Reference } from "../http/schemas.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -14,14 +15,10 @@ export interface TokenRow {
   readonly lastUsedAt: Date | null;
 }
 
-const WITH_PROJECT = { project: { select: { id: true, name: true } } } as const;
-
-type Found = Omit<TokenRow, "id"> & { readonly id: string };
-
-function toRow(row: Found): TokenRow {
-  const { name, project, createdAt, expiresAt, lastUsedAt } = row;
-  return { id: asId<TokenId>(row.id), name, project, createdAt, expiresAt, lastUsedAt };
-}
+// Columns of `api_token t` with `project p`.
+const COLUMNS = Prisma.sql`t.id, t.name, t.created_at AS "createdAt", t.expires_at AS "expiresAt",
+  t.last_used_at AS "lastUsedAt",
+  CASE WHEN p.id IS NOT NULL THEN jsonb_build_object('id', p.id, 'name', p.name) END AS project`;
 
 export interface NewToken {
   readonly id: TokenId;
@@ -34,9 +31,15 @@ export interface NewToken {
 
 /** Throws `name_taken` where a token of that name is not revoked. */
 export async function insertToken(tx: Tx, token: NewToken): Promise<TokenRow> {
-  const data = { ...token, secretHash: Uint8Array.from(token.secretHash) };
+  const { id, name, projectId, secretHash, createdAt, expiresAt } = token;
   try {
-    return toRow(await tx.apiToken.create({ data, include: WITH_PROJECT }));
+    const [row] = await tx.$queryRaw<TokenRow[]>`
+      WITH t AS (
+        INSERT INTO api_token (id, name, project_id, secret_hash, created_at, expires_at)
+        VALUES (${id}::uuid, ${name}, ${projectId}::uuid, ${secretHash}, ${createdAt}, ${expiresAt}) RETURNING *)
+      SELECT ${COLUMNS} FROM t LEFT JOIN project p ON p.id = t.project_id`;
+    if (row === undefined) throw new Error("an INSERT returned no row");
+    return row;
   } catch (error) {
     if (uniqueViolation(error) === null) throw error;
     const message = `A token named "${token.name}" exists. Choose another name, or revoke that one first.`;
@@ -45,28 +48,31 @@ export async function insertToken(tx: Tx, token: NewToken): Promise<TokenRow> {
 }
 
 /** A token that is not revoked (it may have expired), or null. */
-export async function findToken(db: Db, reference: Reference): Promise<TokenRow | null> {
-  const row = await db.apiToken.findFirst({
-    where: { ...reference, revokedAt: null },
-    include: WITH_PROJECT,
-  });
-  return row === null ? null : toRow(row);
+export async function findToken(db: Sql, reference: Reference): Promise<TokenRow | null> {
+  const [row] = await db.$queryRaw<TokenRow[]>`
+    SELECT ${COLUMNS} FROM api_token t LEFT JOIN project p ON p.id = t.project_id
+    WHERE ${named(Prisma.sql`t`, reference)} AND t.revoked_at IS NULL`;
+  return row ?? null;
+}
+
+function named(table: Prisma.Sql, reference: Reference): Prisma.Sql {
+  return "id" in reference
+    ? Prisma.sql`${table}.id = ${reference.id}::uuid`
+    : Prisma.sql`${table}.name = ${reference.name}`;
 }
 
 /** Tokens that are not revoked, by name. */
-export async function listTokens(db: Db, { after, limit }: PageWindow): Promise<TokenRow[]> {
-  const rows = await db.apiToken.findMany({
-    where: { revokedAt: null, ...(after === null ? {} : { name: { gt: String(after.value) } }) },
-    include: WITH_PROJECT,
-    orderBy: { name: "asc" },
-    take: limit,
-  });
-  return rows.map(toRow);
+export async function listTokens(db: Sql, { after, limit }: PageWindow): Promise<TokenRow[]> {
+  const beyond = after === null ? Prisma.sql`true` : Prisma.sql`t.name > ${String(after.value)}`;
+  return await db.$queryRaw<TokenRow[]>`
+    SELECT ${COLUMNS} FROM api_token t LEFT JOIN project p ON p.id = t.project_id
+    WHERE t.revoked_at IS NULL AND ${beyond} ORDER BY t.name LIMIT ${limit}`;
 }
 
-export async function findProjectId(db: Db, reference: Reference): Promise<ProjectId | null> {
-  const row = await db.project.findFirst({ where: reference, select: { id: true } });
-  return row === null ? null : asId<ProjectId>(row.id);
+export async function findProjectId(db: Sql, reference: Reference): Promise<ProjectId | null> {
+  const [row] = await db.$queryRaw<{ id: string }[]>`
+    SELECT p.id FROM project p WHERE ${named(Prisma.sql`p`, reference)}`;
+  return row === undefined ? null : asId<ProjectId>(row.id);
 }
 
 /**
@@ -82,26 +88,30 @@ export async function lockTokensThatReachAll(tx: Tx, now: Date): Promise<TokenId
 }
 
 /** True while a token is neither revoked nor expired. */
-export async function tokenWorks(db: Db, id: TokenId, now: Date): Promise<boolean> {
-  const alive = { revokedAt: null, OR: [{ expiresAt: null }, { expiresAt: { gt: now } }] };
-  return (await db.apiToken.count({ where: { id, ...alive } })) > 0;
+export async function tokenWorks(db: Sql, id: TokenId, now: Date): Promise<boolean> {
+  const rows = await db.$queryRaw<unknown[]>`
+    SELECT FROM api_token
+    WHERE id = ${id}::uuid AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ${now})`;
+  return rows.length > 0;
 }
 
 /** False when it was revoked already. */
 export async function revokeToken(tx: Tx, id: TokenId, now: Date): Promise<boolean> {
-  const { count } = await tx.apiToken.updateMany({
-    where: { id, revokedAt: null },
-    data: { revokedAt: now },
-  });
+  const count = await tx.$executeRaw`
+    UPDATE api_token SET revoked_at = ${now} WHERE id = ${id}::uuid AND revoked_at IS NULL`;
   return count === 1;
 }
 
-export async function secretIsKnown(db: Db, secretHash: Uint8Array): Promise<boolean> {
-  return (await db.apiToken.count({ where: { secretHash: Uint8Array.from(secretHash) } })) > 0;
+export async function secretIsKnown(db: Sql, secretHash: Uint8Array): Promise<boolean> {
+  const rows = await db.$queryRaw<unknown[]>`SELECT FROM api_token WHERE secret_hash = ${secretHash}`;
+  return rows.length > 0;
 }
 
-export async function nameIsTaken(db: Db, name: string): Promise<boolean> {
-  return (await db.apiToken.count({ where: { name, revokedAt: null } })) > 0;
+export async function nameIsTaken(db: Sql, name: string): Promise<boolean> {
+  const rows = await db.$queryRaw<
+    unknown[]
+  >`SELECT FROM api_token WHERE name = ${name} AND revoked_at IS NULL`;
+  return rows.length > 0;
 }
 
 // Any number that no other lock of ours uses: the first processes of an installation may start together.
@@ -134,7 +144,7 @@ interface LiveTokenRow {
  * none was): one round trip, for every request makes it.
  */
 export async function findLiveToken(
-  db: Db,
+  db: Sql,
   secretHash: Uint8Array,
   asked: Reference | null,
   now: Date,
@@ -165,9 +175,8 @@ export async function findLiveToken(
 }
 
 /** Notes that a token was used, unless somebody noted it after `before`. */
-export async function touchToken(db: Db, id: TokenId, now: Date, before: Date): Promise<void> {
-  await db.apiToken.updateMany({
-    where: { id, OR: [{ lastUsedAt: null }, { lastUsedAt: { lt: before } }] },
-    data: { lastUsedAt: now },
-  });
+export async function touchToken(db: Sql, id: TokenId, now: Date, before: Date): Promise<void> {
+  await db.$executeRaw`
+    UPDATE api_token SET last_used_at = ${now}
+    WHERE id = ${id}::uuid AND (last_used_at IS NULL OR last_used_at < ${before})`;
 }

@@ -1,5 +1,6 @@
 import { Prisma } from "../db/generated/client.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import { type Sql, sentTogether } from "../db/sql.ts";
+import type { Tx } from "../db/transaction.ts";
 import type { HostCapacity, HostState } from "../hosts/host-record.ts";
 import type { HostFacts, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { PlacementHost, PlacementPool } from "./placement.ts";
@@ -26,9 +27,8 @@ interface HostRow {
 }
 
 /** Every host as placement sees it, or the given one alone. */
-export async function placementHosts(db: Db, hostId?: string): Promise<PlacementHost[]> {
+export async function placementHosts(db: Sql, hostId?: string): Promise<PlacementHost[]> {
   const which = hostId === undefined ? Prisma.sql`true` : Prisma.sql`h.id = ${hostId}::uuid`;
-  const reservations = hostId === undefined ? Prisma.sql`true` : Prisma.sql`host_id = ${hostId}::uuid`;
   const rows = await db.$queryRaw<HostRow[]>`
     SELECT h.id, h.name, h.state, h.schedulable, h.hypervisor, h.facts->'guestTypes' AS guest_types, h.cpu_count,
       h.memory_mib, h.reserve_cpu_count, h.reserve_memory_mib, h.cpu_overcommit, h.memory_overcommit,
@@ -38,9 +38,9 @@ export async function placementHosts(db: Db, hostId?: string): Promise<Placement
       coalesce((SELECT jsonb_agg(jsonb_build_object('name', p.name, 'active', p.active, 'type', p.type,
                                                     'availableBytes', p.available_bytes))
                 FROM host_pool p WHERE p.host_id = h.id), '[]') AS pools
-    FROM host h LEFT JOIN (
-      SELECT host_id, sum(cpu_count) AS cpu_count, sum(memory_mib) AS memory_mib FROM reservation
-      WHERE ${reservations} GROUP BY host_id) r ON r.host_id = h.id
+    FROM host h CROSS JOIN LATERAL (
+      SELECT sum(cpu_count) AS cpu_count, sum(memory_mib) AS memory_mib FROM reservation
+      WHERE host_id = h.id) r
     WHERE ${which} ORDER BY h.name`;
   return rows.map(hostOf);
 }
@@ -80,12 +80,20 @@ function capacityOf(row: HostRow): HostCapacity | null {
  * see reservations as they were before it waited for the lock. Null when the host is gone.
  */
 export async function lockPlacementHost(tx: Tx, hostId: string): Promise<PlacementHost | null> {
-  // NO KEY: foreign keys to the host, such as an event's or a volume's, need not wait for it.
-  const locked = await tx.$queryRaw<
-    unknown[]
-  >`SELECT 1 FROM host WHERE id = ${hostId}::uuid FOR NO KEY UPDATE`;
-  if (locked.length === 0) return null;
-  return (await placementHosts(tx, hostId))[0] ?? null;
+  // NO KEY: foreign keys to the host, such as an event's or a volume's, need not wait for it. Sent together: the second
+  // statement begins when the first has its lock.
+  const lock = tx.$queryRaw<unknown[]>`SELECT 1 FROM host WHERE id = ${hostId}::uuid FOR NO KEY UPDATE`;
+  const [locked, hosts] = await sentTogether(lock, placementHosts(tx, hostId));
+  return locked.length === 0 ? null : (hosts[0] ?? null);
+}
+
+/** Locks the first of these hosts that nobody else has locked at this moment. Null: all are locked, or gone. */
+export async function lockFreeHost(tx: Tx, hostIds: readonly string[]): Promise<string | null> {
+  const ids = Prisma.sql`${[...hostIds]}::text[]::uuid[]`;
+  const rows = await tx.$queryRaw<{ id: string }[]>`
+    SELECT id FROM host WHERE id = ANY(${ids}) ORDER BY array_position(${ids}, id)
+    LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED`;
+  return rows[0]?.id ?? null;
 }
 
 /** Begins what endTry takes back, locks included. */

@@ -97,13 +97,22 @@ export function notAllowed(action: ActionName, vm: VmRecord): DroverError {
 }
 
 /** Keeps the outcome on the VM: a failure is a condition until an operation of it succeeds. */
-export async function recordOutcome(
+async function recordOutcome(
   tx: Tx,
   operation: OperationContext<VmInput>,
   outcome: OperationOutcome,
 ): Promise<void> {
   const vm = await lockVm(tx, operation.input.vmId);
-  if (vm === null) return;
+  if (vm !== null) await keepOutcome(tx, vm, operation, outcome);
+}
+
+/** The same for a VM whose row is locked. */
+export async function keepOutcome(
+  tx: Tx,
+  vm: VmRecord,
+  operation: OperationContext<VmInput>,
+  outcome: OperationOutcome,
+): Promise<void> {
   const cleared = withoutConditions(vm.conditions, ["OperationFailed", "AttentionRequired"]);
   if (outcome.state === "succeeded") {
     if (cleared.length !== vm.conditions.length) await setConditions(tx, vm.id, cleared);

@@ -15,19 +15,18 @@ import {
 } from "../operations/operation-kind.ts";
 import { markVolumesReady, type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
 import { startStep } from "./actions/start.ts";
-import { recordOutcome } from "./vm-action.ts";
+import { keepOutcome } from "./vm-action.ts";
 import {
   VmInput as Base,
-  domainSpecOf,
   hostOf,
   isOn,
   look,
   observe,
+  readDomainSpec,
   recordSeen,
-  requireVm,
   vmHost,
 } from "./vm-steps.ts";
-import { getVm, imageUses, lockVm, setPhase } from "./vm-store.ts";
+import { getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
@@ -60,10 +59,7 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
         host: vmHost,
         find: async (context) => ({ wasDefined: (await observe(context)) !== null }),
         async run(context) {
-          const { vm, spec } = await context.transaction(async (tx) => {
-            const current = await requireVm(tx, context.operation.input.vmId);
-            return { vm: current, spec: await domainSpecOf(tx, current) };
-          });
+          const { vm, spec } = await readDomainSpec(context);
           await hostOf(context).defineDomain(spec, context.call);
           return await look(context, vm);
         },
@@ -94,7 +90,7 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   if (domain === null) return;
   if (isOn(domain.power)) await host.forceOffDomain(vmId, context.call);
   await host.removeDomain(vmId, context.call);
-  const pool = (await context.transaction((tx) => getVm(tx, vmId)))?.pool ?? null;
+  const pool = (await context.read((db) => getVm(db, vmId)))?.pool ?? null;
   if (pool !== null)
     await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
 }
@@ -112,19 +108,16 @@ function volumeStep(
     skip,
     timeoutSeconds: UPLOAD_LIMIT_SECONDS,
     async run(context) {
-      const { volumes, uses } = await context.transaction(async (tx) => {
-        const { vmId } = context.operation.input;
-        return { volumes: await volumesOf(tx, vmId), uses: (await imageUses(tx, [vmId])).get(vmId) ?? [] };
-      });
-      for (const volume of volumes.filter(chosen)) {
-        const use = uses.find(({ role }) => role === volume.role);
+      const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
+      for (const volume of found?.volumes.filter(chosen) ?? []) {
+        const use = found?.images.find(({ role }) => role === volume.role);
         await fillVolume(context, images, volume, use?.imageId ?? null);
       }
       return undefined;
     },
     async undo(context) {
       const ability = volumesAbility(context);
-      const volumes = await context.transaction((tx) => volumesOf(tx, context.operation.input.vmId));
+      const volumes = await context.read((db) => volumesOf(db, context.operation.input.vmId));
       for (const volume of volumes.filter(chosen)) await ability.deleteVolume(volume, context.call);
     },
   });
@@ -191,8 +184,9 @@ async function recordCreated(
     });
   }
   const cancelled = outcome.state === "cancelled";
-  await recordOutcome(
+  await keepOutcome(
     tx,
+    vm,
     operation,
     cancelled ? { ...outcome, state: "failed", error: cancelledError() } : outcome,
   );

@@ -1,11 +1,10 @@
 import { appendEvent } from "../events/event-store.ts";
 import type { OperationKind } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
-import { volumesOf } from "../volumes/volume-store.ts";
-import { recordOutcome } from "./vm-action.ts";
+import { keepOutcome } from "./vm-action.ts";
 import { volumePrefixOf } from "./vm-record.ts";
-import { hostOf, isOn, observe, requireVm, VmInput, vmHost } from "./vm-steps.ts";
-import { deleteVmRows, getVm, lockVm } from "./vm-store.ts";
+import { gone, hostOf, isOn, observe, VmInput, vmHost } from "./vm-steps.ts";
+import { deleteVmRows, getVm, getVmWithParts, lockVm } from "./vm-store.ts";
 
 type Nothing = Record<string, never>;
 
@@ -45,10 +44,9 @@ export const vmDeleteKind: OperationKind<VmInput> = {
       async run(context) {
         const { vmId } = context.operation.input;
         const host = hostOf(context);
-        const { vm, volumes } = await context.transaction(async (tx) => ({
-          vm: await requireVm(tx, vmId),
-          volumes: await volumesOf(tx, vmId),
-        }));
+        const found = await context.read((db) => getVmWithParts(db, vmId));
+        if (found === null) throw gone(vmId);
+        const { vm, volumes } = found;
         if (vm.pool !== null && vm.domainName !== null) {
           await host.consoleLog?.deleteConsoleLog(
             { uuid: vmId, name: vm.domainName, pool: vm.pool },
@@ -74,7 +72,7 @@ export const vmDeleteKind: OperationKind<VmInput> = {
     const vm = await lockVm(tx, operation.input.vmId);
     if (vm === null) return;
     if (outcome.state !== "succeeded") {
-      await recordOutcome(tx, operation, outcome);
+      await keepOutcome(tx, vm, operation, outcome);
       return;
     }
     await deleteVmRows(tx, vm.id);

@@ -1,35 +1,23 @@
+import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
-import { appendEvent } from "../events/event-store.ts";
 import type { ObservedDomain } from "../hypervisors/hypervisor.ts";
-import { asId, type HostId, type OperationId, type ProjectId, type VmId } from "../lib/ids.ts";
-import type { Condition, VmPower } from "./vm-record.ts";
+import type { HostId, OperationId, VmId } from "../lib/ids.ts";
+import type { Condition } from "./vm-record.ts";
 
 /**
  * What was seen of VMs, and the events of it. An observation carries the time at which it was asked for: one that was
  * asked for before what is written already changes nothing.
  */
 
-interface Changed {
-  id: string;
-  name: string;
-  project_id: string;
-  old_power: VmPower;
-  power: VmPower;
-  power_reason: string | null;
+/** The event of each VM whose power changed, in the statement that changes it: `source` gives rows of VMs with `old_power`. */
+function powerEvents(source: Prisma.Sql, operationId: OperationId | null): Prisma.Sql {
+  return Prisma.sql`INSERT INTO event (id, type, project_id, subject_kind, subject_id, subject_name, operation_id, data)
+    SELECT gen_random_uuid(), 'vm.power.changed', c.project_id, 'vm', c.id, c.name, ${operationId}::uuid,
+           jsonb_build_object('from', c.old_power, 'to', c.power, 'reason', c.power_reason)
+    FROM ${source} c WHERE c.old_power <> c.power`;
 }
 
-async function tell(tx: Tx, rows: readonly Changed[], operationId?: OperationId): Promise<void> {
-  for (const row of rows) {
-    if (row.old_power === row.power) continue;
-    await appendEvent(tx, {
-      type: "vm.power.changed",
-      subject: { kind: "vm", id: row.id, name: row.name },
-      projectId: asId<ProjectId>(row.project_id),
-      ...(operationId === undefined ? {} : { operationId }),
-      data: { from: row.old_power, to: row.power, reason: row.power_reason },
-    });
-  }
-}
+const CHANGED = Prisma.sql`RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
 
 /** What is known of one domain. */
 export type SeenDomain = Pick<ObservedDomain, "uuid" | "power" | "reason">;
@@ -47,28 +35,30 @@ export async function applySeen(
 ): Promise<void> {
   if (domains.length === 0) return;
   const seen = domains.map(({ uuid, power, reason }) => ({ uuid, power, reason }));
-  const rows = await tx.$queryRaw<Changed[]>`
-    UPDATE vm SET power = s.power, power_reason = s.reason, observed_at = ${observedAt},
+  // Named once more, for the planner: it takes any JSON for a hundred rows, and would read all VMs for them.
+  const uuids = domains.map(({ uuid }) => uuid);
+  await tx.$executeRaw`
+    WITH changed AS (UPDATE vm SET power = s.power, power_reason = s.reason, observed_at = ${observedAt},
       conditions = jsonb_path_query_array(vm.conditions, '$[*] ? (@.type != "DomainMissing")')
     FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS s(uuid uuid, power text, reason text)
     JOIN vm old ON old.domain_uuid = s.uuid JOIN host h ON h.id = old.host_id
-    WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid
+    WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND old.domain_uuid = ANY(${uuids}::text[]::uuid[])
       AND ((vm.power, vm.power_reason) IS DISTINCT FROM (s.power, s.reason)
         OR vm.conditions @> '[{"type": "DomainMissing"}]')
       AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
       AND (h.inventory_at IS NULL OR h.inventory_at <= ${observedAt})
-    RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
-  await tell(tx, rows, operationId);
+    ${CHANGED})
+    ${powerEvents(Prisma.sql`changed`, operationId ?? null)}`;
 }
 
 /** The host fell silent: nothing is known of its VMs any more. When each was last seen stays. */
 export async function applySilence(tx: Tx, hostId: HostId): Promise<void> {
-  const rows = await tx.$queryRaw<Changed[]>`
-    UPDATE vm SET power = 'unknown', power_reason = 'hostUnreachable'
+  await tx.$executeRaw`
+    WITH changed AS (UPDATE vm SET power = 'unknown', power_reason = 'hostUnreachable'
     FROM vm old
     WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND vm.power <> 'unknown'
-    RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
-  await tell(tx, rows);
+    ${CHANGED})
+    ${powerEvents(Prisma.sql`changed`, null)}`;
 }
 
 /**
@@ -88,8 +78,8 @@ export async function applyMissing(
     message: "The host has no domain of this VM any more. Start it to define it again, or delete it.",
     since: observedAt.toISOString(),
   };
-  const rows = await tx.$queryRaw<Changed[]>`
-    UPDATE vm SET power = 'off', power_reason = 'domainMissing', observed_at = ${observedAt},
+  await tx.$executeRaw`
+    WITH changed AS (UPDATE vm SET power = 'off', power_reason = 'domainMissing', observed_at = ${observedAt},
       conditions = vm.conditions || CASE WHEN vm.phase = 'ready' AND NOT vm.conditions @> '[{"type": "DomainMissing"}]'
         THEN ${JSON.stringify([missing])}::jsonb ELSE '[]' END
     FROM vm old
@@ -99,11 +89,12 @@ export async function applyMissing(
         OR vm.phase = 'ready' AND NOT vm.conditions @> '[{"type": "DomainMissing"}]')
       AND NOT EXISTS (SELECT 1 FROM operation_subject s
                       WHERE s.kind = 'vm' AND s.subject_id = vm.id AND s.unfinished AND s.active)
-    RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
-  await tell(tx, rows);
+    ${CHANGED})
+    ${powerEvents(Prisma.sql`changed`, null)}`;
 }
 
 /** The domain of a VM now has this generation of its spec. */
 export async function setObservedGeneration(tx: Tx, id: VmId, generation: number): Promise<void> {
-  await tx.vm.updateMany({ where: { id }, data: { observedGeneration: generation } });
+  await tx.$executeRaw`
+    UPDATE vm SET observed_generation = ${generation}::int, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
 }

@@ -1,3 +1,4 @@
+import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { DroverError } from "../lib/errors.ts";
 import {
@@ -9,11 +10,13 @@ import {
   type PlacementRequest,
   rank,
 } from "./placement.ts";
-import { beginTry, endTry, lockPlacementHost, placementHosts } from "./placement-store.ts";
+import { beginTry, endTry, lockFreeHost, lockPlacementHost, placementHosts } from "./placement-store.ts";
 
 // Enough to see the pattern; a refusal by a thousand hosts is told by the counts.
 const MOST_REFUSALS = 50;
 const READINGS = 5;
+// Hosts that are much worse than the best are not worth the haste.
+const MOST_FREE_TRIED = 32;
 
 /**
  * Chooses a host and keeps its row locked, so that the reservation that follows in this transaction cannot overfill it.
@@ -26,7 +29,9 @@ export async function placeVm(tx: Tx, request: PlacementRequest): Promise<Placed
     const hosts = await placementHosts(tx);
     const candidates = rank(request, hosts);
     if (candidates.length === 0) throw refused(request, hosts);
-    for (const candidate of candidates) {
+    const free = await tryFree(tx, request, candidates);
+    if (free !== null) return free;
+    for (const candidate of turned(candidates)) {
       const placed = await tryHost(tx, request, candidate.hostId);
       if (placed !== null) return placed;
     }
@@ -35,10 +40,35 @@ export async function placeVm(tx: Tx, request: PlacementRequest): Promise<Placed
   throw new DroverError("unavailable", message, { retryAfterSeconds: 1 });
 }
 
+/**
+ * Takes the best host that nobody else is placing on: those who create at once spread over hosts that are as good, and
+ * do not queue for one. Null: all of the best are taken at the moment, or the one that was free has no room by now.
+ */
+async function tryFree(
+  tx: Tx,
+  request: PlacementRequest,
+  candidates: readonly Placed[],
+): Promise<Placed | null> {
+  const best = candidates.slice(0, MOST_FREE_TRIED).map(({ hostId }) => hostId);
+  const [, free] = await sentTogether(beginTry(tx), lockFreeHost(tx, best));
+  if (free === null) return null;
+  const [host] = await placementHosts(tx, free);
+  const placed = host === undefined ? null : fit(request, host);
+  if (placed !== null && isPlaced(placed)) return placed;
+  await endTry(tx);
+  return null;
+}
+
+/** The best ones from a random one on, so that those who must wait do not all wait for the same host; then the others. */
+function turned(candidates: readonly Placed[]): Placed[] {
+  const best = candidates.slice(0, MOST_FREE_TRIED);
+  const from = Math.floor(Math.random() * best.length);
+  return [...best.slice(from), ...best.slice(0, from), ...candidates.slice(MOST_FREE_TRIED)];
+}
+
 /** A host that does not fit is unlocked again before the next is tried: nobody waits for two, so nobody deadlocks. */
 async function tryHost(tx: Tx, request: PlacementRequest, hostId: string): Promise<Placed | null> {
-  await beginTry(tx);
-  const host = await lockPlacementHost(tx, hostId);
+  const [, host] = await sentTogether(beginTry(tx), lockPlacementHost(tx, hostId));
   const placed = host === null ? null : fit(request, host);
   if (placed !== null && isPlaced(placed)) return placed;
   await endTry(tx);

@@ -1,4 +1,4 @@
-import type { Db } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import { hostSilence } from "../hosts/host-store.ts";
 import { unfinishedOperationsOf } from "../operations/operation-subject-store.ts";
 import type { VmRecord } from "./vm-record.ts";
@@ -7,7 +7,7 @@ import { imageUses } from "./vm-store.ts";
 import { viewOf } from "./vm-view.ts";
 
 /** VMs as the API shows them, in the given order: three look-ups, however many VMs. */
-export async function viewVms(db: Db, vms: readonly VmRecord[]): Promise<Vm[]> {
+export async function viewVms(db: Sql, vms: readonly VmRecord[]): Promise<Vm[]> {
   const ids = vms.map(({ id }) => id);
   const hostIds = [...new Set(vms.flatMap(({ hostId }) => (hostId === null ? [] : [hostId])))];
   const [images, hosts, operations] = await Promise.all([
@@ -24,7 +24,7 @@ export async function viewVms(db: Db, vms: readonly VmRecord[]): Promise<Vm[]> {
   );
 }
 
-export async function viewVm(db: Db, vm: VmRecord): Promise<Vm> {
+export async function viewVm(db: Sql, vm: VmRecord): Promise<Vm> {
   const [view] = await viewVms(db, [vm]);
   if (view === undefined) throw new Error("a view of one VM is one view");
   return view;

@@ -12,8 +12,8 @@ export const vmObservations: ObservationSink = {
     await applyMissing(tx, hostId, uuids, observedAt);
   },
   // One look that finds nothing is no proof that a domain is gone: the next complete inventory says so.
-  async domain(tx, hostId, _uuid, domain, observedAt) {
-    if (domain !== null) await applySeen(tx, hostId, [domain], observedAt);
+  async domains(tx, hostId, domains, observedAt) {
+    await applySeen(tx, hostId, domains, observedAt);
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);

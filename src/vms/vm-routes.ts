@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { z } from "zod";
-import type { Database, Db } from "../db/client.ts";
+import type { Database, Sql } from "../db/client.ts";
 import { LabelSelector } from "../http/labels.ts";
 import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
@@ -45,7 +45,7 @@ export function registerVmRoutes(api: Api, deps: VmRouteDeps): void {
   registerConsole(api, deps);
 }
 
-async function vmNamed(db: Db, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
+async function vmNamed(db: Sql, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
   const vm = await findVm(db, projectId, idOrName);
   if (vm !== null) return vm;
   throw new DroverError(

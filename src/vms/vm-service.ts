@@ -1,21 +1,22 @@
 import { randomBytes } from "node:crypto";
 import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
+import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import { findHost } from "../hosts/host-store.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type HostId, newId, type VmId, type VolumeId } from "../lib/ids.ts";
+import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
+import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
-import { insertVolumes } from "../volumes/volume-store.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { CreateVmBody } from "./vm-schemas.ts";
-import { insertImageUses, insertNics, insertReservation, insertVm } from "./vm-store.ts";
+import { insertVm, type NewVmParts } from "./vm-store.ts";
 
 /**
  * Makes a VM in the caller's transaction: chooses its host, reserves there, writes its rows and queues `vm.create`.
@@ -46,32 +47,42 @@ export async function createVm(
     pool: body.spec.placement?.pool ?? null,
     hostId: await wishedHost(tx, body.spec),
   });
-  await writeVm(tx, request, id, body, volumes, placed, memoryMib);
-  const operation = await enqueue(
-    tx,
-    {
-      kind: kinds.get("vm.create"),
-      input: {
-        vmId: id,
-        start: body.spec.runPolicy === "running",
-        bootFiles: volumes.some(({ role }) => role === "kernel"),
-        disks: volumes.some(({ role }) => role.startsWith("disk:")),
-      },
-      subjects: [{ kind: "vm", id, mode: "exclusive" }],
-      targets: [{ kind: "vm", id, name: body.name }],
-      hosts: [placed.hostName],
-      ...request,
-    },
-    kinds,
+  // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
+  const operationId = newId<OperationId>();
+  await sentTogether(
+    writeVm(tx, request, id, body, volumes, placed, memoryMib),
+    enqueue(
+      tx,
+      { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
+      kinds,
+    ),
+    appendEvent(tx, {
+      type: "vm.created",
+      subject: { kind: "vm", id, name: body.name },
+      projectId: request.projectId,
+      operationId,
+      data: { host: placed.hostName },
+    }),
   );
-  await appendEvent(tx, {
-    type: "vm.created",
-    subject: { kind: "vm", id, name: body.name },
-    projectId,
-    operationId: operation.id,
-    data: { host: placed.hostName },
-  });
-  return { id, operationId: operation.id };
+  return { id, operationId };
+}
+
+/** What is queued for a new VM. */
+function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[], placed: Placed) {
+  const subjects: Subject[] = [{ kind: "vm", id, mode: "exclusive" }];
+  const targets: Target[] = [{ kind: "vm", id, name: body.name }];
+  return {
+    input: {
+      vmId: id,
+      start: body.spec.runPolicy === "running",
+      bootFiles: volumes.some(({ role }) => role === "kernel"),
+      disks: volumes.some(({ role }) => role.startsWith("disk:")),
+    },
+    hostId: asId<HostId>(placed.hostId),
+    hosts: [placed.hostName],
+    subjects,
+    targets,
+  };
 }
 
 /** What the host must be able to do for this VM. */
@@ -101,34 +112,21 @@ async function writeVm(
   const hostId = asId<HostId>(placed.hostId);
   const { hypervisor, guestType, pool } = placed;
   const vm = { id, projectId, name, labels, spec: specOf(body.spec), hostId, hypervisor, guestType, pool };
-  await refuseTaken(insertVm(tx, { ...vm, domainName: domainNameOf({ id, name }) }), body);
-  await insertReservation(tx, { vmId: id, hostId, cpuCount: body.spec.cpu.count, memoryMib });
-  await insertVolumes(
-    tx,
-    volumes.map(({ role, format, capacityBytes }, position) => {
-      const name = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");
-      return {
-        id: newId<VolumeId>(),
-        projectId,
-        vmId: id,
-        hostId,
-        pool,
-        name,
-        role,
-        position,
-        format,
-        capacityBytes,
-      };
+  const parts: NewVmParts = {
+    vm: { ...vm, domainName: domainNameOf({ id, name }) },
+    reservation: { cpuCount: body.spec.cpu.count, memoryMib },
+    volumes: volumes.map(({ role, format, capacityBytes }, position) => {
+      const file = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");
+      return { id: newId<VolumeId>(), name: file, role, position, format, capacityBytes };
     }),
-  );
-  const uses = volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }]));
-  await refuseGone(insertImageUses(tx, id, uses));
-  const nics = body.spec.nics.map(({ name, network, macAddress }) => ({
-    name,
-    network,
-    macAddress: macAddress ?? newMacAddress(),
-  }));
-  await refuseTaken(insertNics(tx, id, nics), body);
+    images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),
+    nics: body.spec.nics.map(({ name: nic, network, macAddress }) => ({
+      name: nic,
+      network,
+      macAddress: macAddress ?? newMacAddress(),
+    })),
+  };
+  await refuseTaken(refuseGone(insertVm(tx, parts)), body);
 }
 
 /** The spec as it is kept: what was asked, with the defaults, without what is undefined. */

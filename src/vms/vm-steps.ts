@@ -1,6 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { installationIdOf } from "../db/installation.ts";
 import type { Tx } from "../db/transaction.ts";
 import type { DomainSpec, HostConnection, ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -8,11 +7,17 @@ import { asId, type HostId, type VmId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import type { OperationContext, Step, StepContext } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
-import { volumesOf } from "../volumes/volume-store.ts";
 import { memoryWithOverhead } from "./placement.ts";
 import { applySeen, setObservedGeneration } from "./vm-observation-store.ts";
 import type { VmRecord } from "./vm-record.ts";
-import { getVm, lockVm, nicsOf, updateReservation } from "./vm-store.ts";
+import {
+  getVmWithParts,
+  lockVmWithReservation,
+  type Reservation,
+  updateReservation,
+  type VmWithParts,
+  vmHostId,
+} from "./vm-store.ts";
 
 /** What the steps of all VM operations share. */
 
@@ -22,7 +27,7 @@ export type VmInput = z.output<typeof VmInput>;
 
 /** The host that the VM is on, as the inventory says when the step begins. */
 export async function vmHost(tx: Tx, input: VmInput): Promise<HostId | null> {
-  return (await getVm(tx, input.vmId))?.hostId ?? null;
+  return await vmHostId(tx, input.vmId);
 }
 
 /** The connection that a step with a host has. */
@@ -31,10 +36,8 @@ export function hostOf(context: StepContext<VmInput>): HostConnection {
   return context.host;
 }
 
-export async function requireVm(tx: Tx, id: VmId): Promise<VmRecord> {
-  const vm = await getVm(tx, id);
-  if (vm === null) throw new DroverError("not_found", `The VM ${id} does not exist any more.`);
-  return vm;
+export function gone(id: VmId): DroverError {
+  return new DroverError("not_found", `The VM ${id} does not exist any more.`);
 }
 
 /** Looks at the VM's domain. */
@@ -83,25 +86,34 @@ export async function recordSeen(
   result: JsonObject | undefined,
 ): Promise<void> {
   const { power, reason, observedAt, applied } = Seen.parse(result);
-  const vm = await lockVm(tx, operation.input.vmId);
-  if (vm === null || vm.hostId === null) return;
+  const locked = await lockVmWithReservation(tx, operation.input.vmId);
+  if (locked === null || locked.vm.hostId === null) return;
+  const { vm, reservation } = locked;
+  const { hostId } = locked.vm;
   // New labels may have come meanwhile: they change nothing of the domain.
   const isCurrent =
     applied !== undefined &&
     isDeepStrictEqual({ ...applied, generation: 0 }, sizeOf({ ...vm, generation: 0 }));
-  if (applied !== undefined)
-    await setObservedGeneration(tx, vm.id, isCurrent ? vm.generation : applied.generation);
+  const seenGeneration = isCurrent ? vm.generation : applied?.generation;
+  if (seenGeneration !== undefined && seenGeneration !== vm.observedGeneration)
+    await setObservedGeneration(tx, vm.id, seenGeneration);
   // What is off takes its spec with the next start, and what has its spec needs no more than that.
-  if (!isOn(power) || isCurrent) await settleReservation(tx, vm);
-  if (power === null) return;
+  if (!isOn(power) || isCurrent) await settleReservation(tx, vm, reservation);
+  if (power === null || isSeen(vm, power, reason)) return;
   const seen = [{ uuid: vm.id, power, reason }];
-  await applySeen(tx, vm.hostId, seen, new Date(observedAt), operation.id);
+  await applySeen(tx, hostId, seen, new Date(observedAt), operation.id);
+}
+
+/** Whether the VM's row, which is locked, says already what was seen. */
+function isSeen(vm: VmRecord, power: ObservedPower, reason: string | null): boolean {
+  const missing = vm.conditions.some(({ type }) => type === "DomainMissing");
+  return vm.power === power && vm.powerReason === reason && !missing;
 }
 
 /** A running VM that shall shrink keeps what it has until then: now it gets what its spec says. */
-async function settleReservation(tx: Tx, { id, spec }: VmRecord): Promise<void> {
-  const memoryMib = memoryWithOverhead(spec.memoryMib);
-  await updateReservation(tx, id, { cpuCount: spec.cpu.count, memoryMib });
+async function settleReservation(tx: Tx, { id, spec }: VmRecord, has: Reservation | null): Promise<void> {
+  const wanted = { cpuCount: spec.cpu.count, memoryMib: memoryWithOverhead(spec.memoryMib) };
+  if (has !== null && !isDeepStrictEqual(has, wanted)) await updateReservation(tx, id, wanted);
 }
 
 /** The last step of what changes power: looks, and records what is there now. */
@@ -114,14 +126,20 @@ export function observeStep<Input extends VmInput>(): Step<Input> {
   });
 }
 
-/** All that the driver needs to define the VM's domain, from the inventory. */
-export async function domainSpecOf(tx: Tx, vm: VmRecord): Promise<DomainSpec> {
+/** The VM as it is now, and all that the driver needs to define its domain, from the inventory. */
+export async function readDomainSpec(
+  context: StepContext<VmInput>,
+): Promise<{ readonly vm: VmRecord; readonly spec: DomainSpec }> {
+  const { vmId } = context.operation.input;
+  const found = await context.read((db) => getVmWithParts(db, vmId));
+  if (found === null) throw gone(vmId);
+  return { vm: found.vm, spec: domainSpecOf(found) };
+}
+
+function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): DomainSpec {
   const { guestType, pool, domainName, spec } = vm;
   if (guestType === null || pool === null || domainName === null)
     throw new Error(`VM ${vm.id} was never placed`);
-  const volumes = await volumesOf(tx, vm.id);
-  const nics = await nicsOf(tx, vm.id);
-  const installationId = await installationIdOf(tx);
   const refOf = (role: string) => {
     const volume = volumes.find((candidate) => candidate.role === role);
     return volume === undefined ? null : { pool: volume.pool, name: volume.name };
@@ -154,7 +172,7 @@ export async function domainSpecOf(tx: Tx, vm: VmRecord): Promise<DomainSpec> {
           ]
         : [],
     ),
-    nics: nics.map(({ name, network, macAddress }) => ({ name, network, macAddress })),
+    nics: [...nics],
     consolePool: pool,
   };
 }

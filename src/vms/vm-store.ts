@@ -1,8 +1,17 @@
 import { Prisma } from "../db/generated/client.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
-import { asId, type HostId, type ImageId, isUuid, type ProjectId, type VmId } from "../lib/ids.ts";
+import {
+  asId,
+  type HostId,
+  type ImageId,
+  type InstallationId,
+  isUuid,
+  type ProjectId,
+  type VmId,
+} from "../lib/ids.ts";
+import type { NewVolume, VolumeRecord } from "../volumes/volume-store.ts";
 import type { Condition, VmImageUse, VmPhase, VmPower, VmRecord, VmSpec } from "./vm-record.ts";
 
 /** A row of the list query; the columns are written by this program only. */
@@ -32,11 +41,13 @@ interface VmRow {
   updated_at: Date;
 }
 
-const SELECT = Prisma.sql`
-  SELECT v.id, v.project_id, p.name AS project_name, v.name, v.labels, v.spec, v.generation, v.phase, v.power,
+const COLUMNS = Prisma.sql`v.id, v.project_id, p.name AS project_name, v.name, v.labels, v.spec, v.generation, v.phase, v.power,
          v.power_reason, v.host_id, h.name AS host_name, v.domain_uuid, v.domain_name, v.hypervisor, v.guest_type,
-         v.pool, v.observed_at, v.observed_generation, v.addresses, v.conditions, v.created_at, v.updated_at
-  FROM vm v JOIN project p ON p.id = v.project_id LEFT JOIN host h ON h.id = v.host_id`;
+         v.pool, v.observed_at, v.observed_generation, v.addresses, v.conditions, v.created_at, v.updated_at`;
+
+const FROM = Prisma.sql`FROM vm v JOIN project p ON p.id = v.project_id LEFT JOIN host h ON h.id = v.host_id`;
+
+const SELECT = Prisma.sql`SELECT ${COLUMNS} ${FROM}`;
 
 function recordOf(row: VmRow): VmRecord {
   return {
@@ -67,7 +78,7 @@ function recordOf(row: VmRow): VmRecord {
 }
 
 /** The VM of this id or name in the project, or null. */
-export async function findVm(db: Db, projectId: ProjectId, idOrName: string): Promise<VmRecord | null> {
+export async function findVm(db: Sql, projectId: ProjectId, idOrName: string): Promise<VmRecord | null> {
   const match = isUuid(idOrName) ? Prisma.sql`v.id = ${idOrName}::uuid` : Prisma.sql`v.name = ${idOrName}`;
   const rows = await db.$queryRaw<VmRow[]>`${SELECT} WHERE v.project_id = ${projectId}::uuid AND ${match}`;
   return rows[0] === undefined ? null : recordOf(rows[0]);
@@ -79,9 +90,69 @@ export async function lockVm(tx: Tx, id: VmId): Promise<VmRecord | null> {
   return rows[0] === undefined ? null : recordOf(rows[0]);
 }
 
-export async function getVm(db: Db, id: VmId): Promise<VmRecord | null> {
+/** The same, with what it has reserved; a patch that changes that locks the VM's row too. */
+export async function lockVmWithReservation(
+  tx: Tx,
+  id: VmId,
+): Promise<{ readonly vm: VmRecord; readonly reservation: Reservation | null } | null> {
+  const rows = await tx.$queryRaw<(VmRow & { r_cpu: number | null; r_memory: number | null })[]>`
+    SELECT ${COLUMNS}, r.cpu_count AS r_cpu, r.memory_mib AS r_memory ${FROM}
+    LEFT JOIN reservation r ON r.vm_id = v.id WHERE v.id = ${id}::uuid FOR UPDATE OF v`;
+  const [row] = rows;
+  if (row === undefined) return null;
+  const { r_cpu: cpuCount, r_memory: memoryMib } = row;
+  const reservation = cpuCount === null || memoryMib === null ? null : { cpuCount, memoryMib };
+  return { vm: recordOf(row), reservation };
+}
+
+export async function getVm(db: Sql, id: VmId): Promise<VmRecord | null> {
   const rows = await db.$queryRaw<VmRow[]>`${SELECT} WHERE v.id = ${id}::uuid`;
   return rows[0] === undefined ? null : recordOf(rows[0]);
+}
+
+/** A VM with all that hangs on it, as its host needs it. */
+export interface VmWithParts {
+  readonly vm: VmRecord;
+  /** Boot files and disks, in the order in which the guest sees them. */
+  readonly volumes: readonly VolumeRecord[];
+  readonly nics: readonly NicRow[];
+  readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
+  /** What every domain of ours carries. */
+  readonly installationId: InstallationId;
+}
+
+interface PartsRow extends VmRow {
+  readonly volumes: VolumeRecord[];
+  readonly nics: NicRow[];
+  readonly images: { readonly role: string; readonly imageId: ImageId }[];
+  readonly installation_id: InstallationId;
+}
+
+/** One statement for what a step would else ask for in five. Null when the VM is gone. */
+export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | null> {
+  const rows = await db.$queryRaw<PartsRow[]>`
+    SELECT ${COLUMNS}, (SELECT i.id FROM installation i) AS installation_id,
+      coalesce((SELECT jsonb_agg(jsonb_build_object('id', l.id, 'hostId', l.host_id, 'pool', l.pool, 'name', l.name,
+                  'role', l.role, 'format', l.format, 'capacityBytes', l.capacity_bytes) ORDER BY l.position, l.name)
+                FROM volume l WHERE l.vm_id = v.id), '[]') AS volumes,
+      coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.name, 'network', n.network, 'macAddress', n.mac_address)
+                                 ORDER BY n.position)
+                FROM vm_nic n WHERE n.vm_id = v.id), '[]') AS nics,
+      coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', u.image_id))
+                FROM vm_image u WHERE u.vm_id = v.id), '[]') AS images
+    ${FROM} WHERE v.id = ${id}::uuid`;
+  const [row] = rows;
+  if (row === undefined) return null;
+  const { volumes, nics, images, installation_id: installationId } = row;
+  return { vm: recordOf(row), volumes, nics, images, installationId };
+}
+
+/** The host that a VM is on. */
+export async function vmHostId(db: Sql, id: VmId): Promise<HostId | null> {
+  const rows = await db.$queryRaw<
+    { host_id: HostId | null }[]
+  >`SELECT host_id FROM vm WHERE id = ${id}::uuid`;
+  return rows[0]?.host_id ?? null;
 }
 
 export interface VmFilter {
@@ -99,7 +170,7 @@ const ORDER_COLUMN = { name: Prisma.sql`v.name`, createdAt: Prisma.sql`v.created
 
 /** VMs of a project in a keyset order: `after` holds the last page's ordering value and id. */
 export async function listVms(
-  db: Db,
+  db: Sql,
   projectId: ProjectId,
   filter: VmFilter,
   order: { readonly field: VmOrder; readonly direction: "asc" | "desc" },
@@ -147,23 +218,63 @@ export interface NewVm {
   readonly pool: string;
 }
 
-/** Writes a new VM in phase `provisioning`. A taken name is a unique violation. */
-export async function insertVm(tx: Tx, vm: NewVm): Promise<void> {
-  await tx.vm.create({
-    data: {
-      ...vm,
-      spec: vm.spec as unknown as Prisma.InputJsonObject,
-      domainUuid: vm.id,
-      phase: "provisioning",
-    },
-  });
+/** Everything that is written of a new VM. */
+export interface NewVmParts {
+  readonly vm: NewVm;
+  readonly reservation: Reservation;
+  readonly volumes: readonly NewVolume[];
+  readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
+  readonly nics: readonly NicRow[];
 }
 
-export async function insertReservation(
+/**
+ * Writes a new VM in phase `provisioning` with its reservation, volumes, images and NICs, in one statement. A taken
+ * name or MAC address is a unique violation, an image that is gone a foreign key's.
+ */
+export async function insertVm(
   tx: Tx,
-  reservation: { vmId: VmId; hostId: HostId; cpuCount: number; memoryMib: number },
+  { vm, reservation, volumes, images, nics }: NewVmParts,
 ): Promise<void> {
-  await tx.reservation.create({ data: reservation });
+  const parts = [
+    Prisma.sql`v AS (
+      INSERT INTO vm (id, project_id, name, labels, spec, phase, host_id, domain_uuid, domain_name, hypervisor, guest_type,
+                      pool, updated_at)
+      VALUES (${vm.id}::uuid, ${vm.projectId}::uuid, ${vm.name}, ${JSON.stringify(vm.labels)}::jsonb,
+              ${JSON.stringify(vm.spec)}::jsonb, 'provisioning', ${vm.hostId}::uuid, ${vm.id}::uuid, ${vm.domainName},
+              ${vm.hypervisor}, ${vm.guestType}, ${vm.pool}, clock_timestamp()) RETURNING id, project_id, host_id, pool)`,
+    Prisma.sql`r AS (
+      INSERT INTO reservation (vm_id, host_id, cpu_count, memory_mib)
+      SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
+    ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
+    ...(images.length === 0 ? [] : [insertImageUses(images)]),
+    ...(nics.length === 0 ? [] : [insertNics(nics)]),
+  ];
+  await tx.$executeRaw`WITH ${Prisma.join(parts, ", ")} SELECT FROM v`;
+}
+
+// Rows that stand in one statement with the VM's own, as `v`.
+
+function insertVolumes(volumes: readonly NewVolume[]): Prisma.Sql {
+  return Prisma.sql`l AS (
+    INSERT INTO volume (id, project_id, vm_id, host_id, pool, name, role, position, format, capacity_bytes)
+    SELECT n.id, v.project_id, v.id, v.host_id, v.pool, n.name, n.role, n.position, n.format, n."capacityBytes"
+    FROM v, jsonb_to_recordset(${JSON.stringify(volumes)}::jsonb)
+      AS n(id uuid, name text, role text, position int, format text, "capacityBytes" bigint))`;
+}
+
+function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {
+  return Prisma.sql`u AS (
+    INSERT INTO vm_image (vm_id, role, image_id) SELECT v.id, n.role, n."imageId"
+    FROM v, jsonb_to_recordset(${JSON.stringify(uses)}::jsonb) AS n(role text, "imageId" uuid))`;
+}
+
+function insertNics(nics: readonly NicRow[]): Prisma.Sql {
+  const rows = nics.map((nic, position) => ({ ...nic, position }));
+  return Prisma.sql`c AS (
+    INSERT INTO vm_nic (vm_id, name, position, network, mac_address)
+    SELECT v.id, n.name, n.position, n.network, n."macAddress"
+    FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
+      AS n(name text, position int, network text, "macAddress" text))`;
 }
 
 export interface Reservation {
@@ -173,7 +284,9 @@ export interface Reservation {
 }
 
 export async function reservationOf(tx: Tx, vmId: VmId): Promise<Reservation | null> {
-  return await tx.reservation.findUnique({ where: { vmId }, select: { cpuCount: true, memoryMib: true } });
+  const [row] = await tx.$queryRaw<Reservation[]>`
+    SELECT cpu_count AS "cpuCount", memory_mib AS "memoryMib" FROM reservation WHERE vm_id = ${vmId}::uuid`;
+  return row ?? null;
 }
 
 /** Sets what a VM takes of its host. To take more, the host's row must be locked and have the room. */
@@ -193,37 +306,18 @@ export interface NicRow {
   readonly macAddress: string;
 }
 
-export async function insertNics(tx: Tx, vmId: VmId, nics: readonly NicRow[]): Promise<void> {
-  await tx.vmNic.createMany({ data: nics.map((nic, position) => ({ vmId, position, ...nic })) });
-}
-
-export async function nicsOf(db: Db, vmId: VmId): Promise<NicRow[]> {
-  return await db.vmNic.findMany({
-    where: { vmId },
-    orderBy: { position: "asc" },
-    select: { name: true, network: true, macAddress: true },
-  });
-}
-
-export async function insertImageUses(
-  tx: Tx,
-  vmId: VmId,
-  uses: readonly { role: string; imageId: ImageId }[],
-): Promise<void> {
-  await tx.vmImage.createMany({ data: uses.map((use) => ({ vmId, ...use })) });
-}
-
 /** The images of each of these VMs. */
-export async function imageUses(db: Db, vmIds: readonly VmId[]): Promise<Map<string, VmImageUse[]>> {
-  const rows = await db.vmImage.findMany({
-    where: { vmId: { in: [...vmIds] } },
-    orderBy: { role: "asc" },
-    include: { image: { select: { name: true, sha256: true } } },
-  });
+export async function imageUses(db: Sql, vmIds: readonly VmId[]): Promise<Map<string, VmImageUse[]>> {
+  const rows = await db.$queryRaw<
+    { vmId: string; role: string; imageId: string; name: string; sha256: string | null }[]
+  >`
+    SELECT u.vm_id AS "vmId", u.role, u.image_id AS "imageId", i.name, i.sha256
+    FROM vm_image u JOIN image i ON i.id = u.image_id
+    WHERE u.vm_id = ANY(${[...vmIds]}::text[]::uuid[]) ORDER BY u.role`;
   const uses = new Map<string, VmImageUse[]>();
-  for (const { vmId, role, imageId, image } of rows) {
+  for (const { vmId, role, imageId, name, sha256 } of rows) {
     const list = uses.get(vmId) ?? [];
-    list.push({ role, imageId: asId<ImageId>(imageId), imageName: image.name, sha256: image.sha256 });
+    list.push({ role, imageId: asId<ImageId>(imageId), imageName: name, sha256 });
     uses.set(vmId, list);
   }
   return uses;
@@ -235,29 +329,24 @@ export async function updateSpec(
   id: VmId,
   change: { readonly spec?: VmSpec; readonly labels?: Readonly<Record<string, string>> },
 ): Promise<void> {
-  await tx.vm.update({
-    where: { id },
-    data: {
-      ...(change.spec === undefined ? {} : { spec: change.spec as unknown as Prisma.InputJsonObject }),
-      ...(change.labels === undefined ? {} : { labels: change.labels }),
-      generation: { increment: 1 },
-    },
-  });
+  const json = (value: unknown) => (value === undefined ? null : JSON.stringify(value));
+  await tx.$executeRaw`
+    UPDATE vm SET spec = coalesce(${json(change.spec)}::jsonb, spec), labels = coalesce(${json(change.labels)}::jsonb, labels),
+      generation = generation + 1, updated_at = clock_timestamp()
+    WHERE id = ${id}::uuid`;
 }
 
 export async function setPhase(tx: Tx, id: VmId, phase: VmPhase): Promise<void> {
-  await tx.vm.update({ where: { id }, data: { phase } });
+  await tx.$executeRaw`UPDATE vm SET phase = ${phase}, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
 }
 
 export async function setConditions(tx: Tx, id: VmId, conditions: readonly Condition[]): Promise<void> {
-  await tx.vm.update({
-    where: { id },
-    data: { conditions: conditions as unknown as Prisma.InputJsonArray },
-  });
+  await tx.$executeRaw`
+    UPDATE vm SET conditions = ${JSON.stringify(conditions)}::jsonb, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
 }
 
 /** The VM is gone from its host: removes it with everything that hung on it. */
 export async function deleteVmRows(tx: Tx, id: VmId): Promise<void> {
-  await tx.volume.deleteMany({ where: { vmId: id } });
-  await tx.vm.deleteMany({ where: { id } });
+  await tx.$executeRaw`DELETE FROM volume WHERE vm_id = ${id}::uuid`;
+  await tx.$executeRaw`DELETE FROM vm WHERE id = ${id}::uuid`;
 }

@@ -1,6 +1,6 @@
-import type { Db, Tx } from "../db/transaction.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
-import { asId, type HostId, type ProjectId, type VmId, type VolumeId } from "../lib/ids.ts";
+import type { HostId, VmId, VolumeId } from "../lib/ids.ts";
 
 /** A volume on a host. Its row is there before the volume is made, and goes after the volume is gone. */
 export interface VolumeRecord {
@@ -14,33 +14,20 @@ export interface VolumeRecord {
   readonly capacityBytes: number;
 }
 
-export interface NewVolume extends VolumeRecord {
-  readonly projectId: ProjectId;
-  readonly vmId: VmId;
+/** A volume that is written with its VM, on the VM's host and in its pool. */
+export interface NewVolume extends Omit<VolumeRecord, "hostId" | "pool"> {
   readonly position: number;
 }
 
-export async function insertVolumes(tx: Tx, volumes: readonly NewVolume[]): Promise<void> {
-  await tx.volume.createMany({
-    data: volumes.map((volume) => ({ ...volume, capacityBytes: BigInt(volume.capacityBytes) })),
-  });
-}
-
 /** The volumes of a VM, boot files and disks, in the order in which the guest sees them. */
-export async function volumesOf(db: Db, vmId: VmId): Promise<VolumeRecord[]> {
-  const rows = await db.volume.findMany({ where: { vmId }, orderBy: [{ position: "asc" }, { name: "asc" }] });
-  return rows.map((row) => ({
-    id: asId<VolumeId>(row.id),
-    hostId: asId<HostId>(row.hostId),
-    pool: row.pool,
-    name: row.name,
-    role: row.role,
-    format: row.format as VolumeFormat,
-    capacityBytes: Number(row.capacityBytes),
-  }));
+export async function volumesOf(db: Sql, vmId: VmId): Promise<VolumeRecord[]> {
+  // A capacity is exact in a double up to 8 PiB.
+  return await db.$queryRaw<VolumeRecord[]>`
+    SELECT id, host_id AS "hostId", pool, name, role, format, capacity_bytes::float8 AS "capacityBytes"
+    FROM volume WHERE vm_id = ${vmId}::uuid ORDER BY position, name`;
 }
 
 /** The volumes of a VM exist on its host now. */
 export async function markVolumesReady(tx: Tx, vmId: VmId): Promise<void> {
-  await tx.volume.updateMany({ where: { vmId }, data: { state: "ready" } });
+  await tx.$executeRaw`UPDATE volume SET state = 'ready' WHERE vm_id = ${vmId}::uuid`;
 }

@@ -72,9 +72,20 @@ async function importing(transaction: Transaction = (work) => database.db.transa
   const { signal } = new AbortController();
   const call = { signal, timeoutMs: 1000, beforeSend: () => undefined };
   const progress = () => undefined;
+  const read: StepContext<ImportInput>["read"] = (work) => work(database.db);
   return {
     id,
-    context: { operation, signal, call, host: null, resumed: false, found: null, transaction, progress },
+    context: {
+      operation,
+      signal,
+      call,
+      host: null,
+      resumed: false,
+      found: null,
+      read,
+      transaction,
+      progress,
+    },
   };
 }
 

@@ -2,14 +2,13 @@ import { z } from "zod";
 import { step } from "../../operations/operation-kind.ts";
 import { defineVmAction } from "../vm-action.ts";
 import {
-  domainSpecOf,
   hostOf,
   isOn,
   look,
   observe,
   observeStep,
+  readDomainSpec,
   recordSeen,
-  requireVm,
   VmInput,
   vmHost,
 } from "../vm-steps.ts";
@@ -45,10 +44,7 @@ export function startStep<Input extends VmInput>(
       const { found, call } = context;
       const host = hostOf(context);
       if (found?.wasOn === true) return await look(context);
-      const { vm, spec } = await context.transaction(async (tx) => {
-        const current = await requireVm(tx, context.operation.input.vmId);
-        return { vm: current, spec: await domainSpecOf(tx, current) };
-      });
+      const { vm, spec } = await readDomainSpec(context);
       if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation)
         await host.defineDomain(spec, call);
       await host.startDomain(spec.uuid, call);

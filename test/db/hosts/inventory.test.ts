@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
-  forgetDomain,
-  recordDomain,
+  forgetDomains,
+  recordDomains,
   recordInventory,
   recordUnreachable,
 } from "../../../src/hosts/host-observation-store.ts";
@@ -143,12 +143,11 @@ describe("recording an inventory", () => {
     const [fresh, stopped] = [newId(), newId()] as [string, string];
     await record(host, inventoryOf([domainOf(stopped)]), at(1));
     await database.db.transaction(async (tx) => {
-      await recordDomain(tx, host, domainOf(fresh), at(3));
-      await recordDomain(tx, host, domainOf(stopped, { power: "off" }), at(3));
+      await recordDomains(tx, host, [domainOf(fresh), domainOf(stopped, { power: "off" })], at(3));
     });
     await record(host, inventoryOf([domainOf(stopped)]), at(2));
     expect(await powersOn(host)).toEqual({ [fresh]: "running", [stopped]: "off" });
-    await database.db.transaction((tx) => forgetDomain(tx, host, fresh, at(2)));
+    await database.db.transaction((tx) => forgetDomains(tx, host, [fresh], at(2)));
     expect(Object.keys(await powersOn(host))).toHaveLength(2);
     await record(host, inventoryOf([domainOf(stopped)]), at(4));
     expect(await powersOn(host)).toEqual({ [stopped]: "running" });

@@ -150,8 +150,8 @@ describe("placement while many create at once", () => {
     expect(await usedOf(host)).toBe(COST);
     const freed = Promise.withResolvers<undefined>();
     const freeing = db.transaction(async (tx) => {
-      await tx.volume.deleteMany({ where: { vmId: id } });
-      await tx.vm.delete({ where: { id } });
+      await tx.$executeRaw`DELETE FROM volume WHERE vm_id = ${id}::uuid`;
+      await tx.$executeRaw`DELETE FROM vm WHERE id = ${id}::uuid`;
       freed.resolve(undefined);
     });
     await freed.promise;

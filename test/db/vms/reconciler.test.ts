@@ -61,8 +61,9 @@ async function inventory(when: Date, ...domains: readonly ObservedDomain[]): Pro
   });
 }
 
-async function event(when: Date, id: VmId, domain: ObservedDomain | null): Promise<void> {
-  await database.db.transaction((tx) => vmObservations.domain(tx, host, id, domain, when));
+async function event(when: Date, domain: ObservedDomain | null): Promise<void> {
+  const domains = domain === null ? [] : [domain];
+  await database.db.transaction((tx) => vmObservations.domains(tx, host, domains, when));
 }
 
 async function seen(id: VmId): Promise<string> {
@@ -183,18 +184,18 @@ describe("what an inventory says of a VM", () => {
 describe("an observation that comes late", () => {
   it("never overwrites a newer one", async () => {
     const id = await addVm({ observedAt: at(5) });
-    await event(at(4), id, domainOf(id, { power: "off" }));
+    await event(at(4), domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("running");
     await inventory(at(3));
     expect(await seen(id)).toBe("running");
-    await event(at(5), id, domainOf(id, { power: "off" }));
+    await event(at(5), domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("off");
   });
 
   it("never overwrites what a later inventory confirmed without writing it", async () => {
     const id = await addVm();
     await inventory(at(6), domainOf(id));
-    await event(at(4), id, domainOf(id, { power: "off" }));
+    await event(at(4), domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("running");
   });
 });
@@ -202,9 +203,9 @@ describe("an observation that comes late", () => {
 describe("an event of a domain", () => {
   it("shows its power; that there is none is for the next inventory to say", async () => {
     const id = await addVm();
-    await event(at(2), id, domainOf(id, { power: "crashed" }));
+    await event(at(2), domainOf(id, { power: "crashed" }));
     expect(await seen(id)).toBe("crashed");
-    await event(at(3), id, null);
+    await event(at(3), null);
     expect(await seen(id)).toBe("crashed");
   });
 });
