@@ -56,18 +56,45 @@ export async function appendEvent(tx: Tx, ...events: readonly NewEvent[]): Promi
 }
 
 /**
- * An INSERT of one event about each operation in a part of the same statement, to stand in a WITH. `source` gives
- * rows `o` with `id, kind, project_id, targets`; `data` is added to the kind and the targets.
+ * An INSERT of events in a part of the same statement, to stand in a WITH: each group is a SELECT of EVENT_ROW's columns,
+ * and all groups are numbered in their order.
  */
-export function operationEvents(
+export function insertEvents(groups: readonly Prisma.Sql[]): Prisma.Sql {
+  const ordered = groups.map(
+    (rows, place) => Prisma.sql`SELECT ${place}::int AS place, r.* FROM (${rows}) AS r`,
+  );
+  return Prisma.sql`INSERT INTO event (id, type, project_id, subject_kind, subject_id, subject_name, operation_id, data)
+    SELECT gen_random_uuid(), e.type, e.project_id, e.kind, e.subject_id, e.name, e.operation_id, e.data
+    FROM (${Prisma.join(ordered, " UNION ALL ")}) AS e ORDER BY e.place`;
+}
+
+/**
+ * One event about each operation in a part of the same statement, for insertEvents. `source` gives rows `o` with
+ * `id, kind, project_id, targets`; `data` is added to the kind and the targets.
+ */
+export function operationEventRows(
   type: string,
   source: Prisma.Sql,
   data: Prisma.Sql = Prisma.sql`'{}'::jsonb`,
 ): Prisma.Sql {
-  return Prisma.sql`INSERT INTO event (id, type, project_id, subject_kind, subject_id, subject_name, operation_id, data)
-    SELECT gen_random_uuid(), ${type}, o.project_id, 'operation', o.id, o.kind, o.id,
-           jsonb_build_object('kind', o.kind, 'targets', o.targets) || ${data}
-    FROM ${source}`;
+  return Prisma.sql`SELECT ${type}::text AS type, o.project_id, 'operation' AS kind, o.id AS subject_id, o.kind AS name,
+    o.id AS operation_id, jsonb_build_object('kind', o.kind, 'targets', o.targets) || ${data} AS data FROM ${source}`;
+}
+
+/** The same as a whole INSERT. */
+export function operationEvents(type: string, source: Prisma.Sql, data?: Prisma.Sql): Prisma.Sql {
+  return insertEvents([operationEventRows(type, source, data)]);
+}
+
+/** One event about each VM in a part of the same statement: `source` gives rows `c` with `id, name, project_id`. */
+export function vmEventRows(
+  type: string,
+  source: Prisma.Sql,
+  operationId: OperationId | null,
+  data: Prisma.Sql,
+): Prisma.Sql {
+  return Prisma.sql`SELECT ${type}::text AS type, c.project_id, 'vm' AS kind, c.id AS subject_id, c.name,
+    ${operationId}::uuid AS operation_id, ${data} AS data FROM ${source}`;
 }
 
 interface EventRow {

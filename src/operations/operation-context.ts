@@ -162,14 +162,17 @@ class Attempt {
 }
 
 /** A transaction that commits only while this worker has the right to the operation. */
-export async function underClaimTransaction<T>(
-  db: Database,
-  run: Run,
-  work: (tx: Tx) => Promise<T>,
-): Promise<T> {
+async function underClaimTransaction<T>(db: Database, run: Run, work: (tx: Tx) => Promise<T>): Promise<T> {
+  return await heldTransaction(db, run, async (tx) => {
+    await assertClaim(tx, run.claim);
+    return await work(tx);
+  });
+}
+
+/** The same for work whose first statement proves the claim itself. */
+export async function heldTransaction<T>(db: Database, run: Run, work: (tx: Tx) => Promise<T>): Promise<T> {
   return await db.transaction(async (tx) => {
     assertHeld(run);
-    await assertClaim(tx, run.claim);
     const result = await work(tx);
     assertHeld(run);
     return result;

@@ -7,7 +7,7 @@ import type { JsonObject } from "../lib/json.ts";
 import type { OperationContext, OperationOutcome, Subject } from "./operation-kind.ts";
 import type { KindRegistry } from "./operation-kinds.ts";
 import { promoteWaiting } from "./operation-promote.ts";
-import { type Claim, jsonParameter, unclaimed, underClaim } from "./operation-sql.ts";
+import { type Claim, jsonParameter, subjectRows, unclaimed, underClaim } from "./operation-sql.ts";
 
 export interface Ending {
   readonly outcome: OperationOutcome;
@@ -37,7 +37,8 @@ export async function endOperation(
   const condition =
     claim === null ? Prisma.sql`o.id = ${operation.id}::uuid AND o.token IS NULL` : underClaim(claim);
   const data = Prisma.sql`jsonb_build_object('error', ${jsonParameter(error)})`;
-  const ended = await tx.$queryRaw<{ id: string }[]>`
+  // The lanes are locked: what waits in them now is all that can.
+  const [ended] = await tx.$queryRaw<{ waited: boolean }[]>`
     WITH o AS (
       UPDATE operation o SET state = ${outcome.state}, error = ${jsonParameter(kept)}, result = ${jsonParameter(result)},
         ended_at = clock_timestamp(), wait_reason = NULL, ${unclaimed}
@@ -46,10 +47,13 @@ export async function endOperation(
     lanes AS (
       UPDATE operation_subject l SET unfinished = false, active = false FROM o WHERE l.operation_id = o.id),
     told AS (${operationEvents(`operation.${outcome.state}`, Prisma.sql`o`, data)})
-    SELECT id FROM o`;
-  if (ended.length === 0) return false;
+    SELECT EXISTS (
+      SELECT FROM ${subjectRows(subjects)} JOIN operation_subject w
+        ON w.kind = s.kind AND w.subject_id = s.subject_id AND w.unfinished AND NOT w.active) AS waited
+    FROM o`;
+  if (ended === undefined) return false;
   if (withoutOnEnd !== true) await kinds.get(operation.kind).onEnd?.(tx, operation, outcome);
-  await promoteWaiting(tx, subjects);
+  if (ended.waited) await promoteWaiting(tx, subjects);
   return true;
 }
 

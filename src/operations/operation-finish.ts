@@ -20,9 +20,11 @@ export interface LastSteps {
 export async function finishSucceeded(run: Run, last: LastSteps): Promise<void> {
   await finish(run, { state: "succeeded" }, resultOf(run, last), async (tx) => {
     if (last.done === undefined && last.skipped.length === 0) return;
-    await advance(tx, run.claim, last);
-    if (last.done === undefined) return;
-    await run.steps[last.done.position]?.record?.(tx, run.operation, last.done.result);
+    const { done, skipped } = last;
+    const step = done === undefined ? undefined : run.steps[done.position];
+    const writes = step?.write?.(run.operation, done?.result);
+    await advance(tx, run.claim, { done: done && { ...done, writes }, skipped });
+    if (done !== undefined) await step?.record?.(tx, run.operation, done.result);
   });
 }
 

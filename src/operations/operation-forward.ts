@@ -3,13 +3,13 @@ import { DroverError, toErrorBody } from "../lib/errors.ts";
 import type { HostId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import { backoffMs, HOST_BACKOFF, STEP_BACKOFF } from "./operation-backoff.ts";
-import { attempt, underClaimTransaction } from "./operation-context.ts";
+import { attempt, heldTransaction } from "./operation-context.ts";
 import { deadlineError, Fenced, isBug, operationError } from "./operation-errors.ts";
 import { errorOf, finishSucceeded, finishTurned } from "./operation-finish.ts";
 import type { Admission, Step } from "./operation-kind.ts";
 import type { Run } from "./operation-run.ts";
 import { firstOpen } from "./operation-state.ts";
-import { advance, recordFound, release, type StepName } from "./operation-steps-store.ts";
+import { advance, type DoneStep, recordFound, release, type StepName } from "./operation-steps-store.ts";
 import { letGo, turnAround, undoAll, undoable } from "./operation-undo.ts";
 import { judge } from "./operation-verdict.ts";
 
@@ -90,32 +90,20 @@ type Beginning =
   | { readonly kind: "moved" }
   | { readonly kind: "cancelled" };
 
-async function beginNext(
-  db: Sql,
-  run: Run,
-  from: number,
-  done?: { readonly position: number; readonly result: JsonObject | undefined },
-): Promise<Beginning> {
+async function beginNext(db: Sql, run: Run, from: number, done?: DoneStep): Promise<Beginning> {
   const { skipped, next } = plan(run, from);
   if (next === null) return { kind: "allDone", skipped };
   const { position, step } = next;
-  // Outside a transaction it only reads, and the operation's subjects are its own meanwhile.
-  const hostId = (await step.host?.(db as Tx, run.operation.input)) ?? null;
-  const moves = hostId !== null && hostId !== run.hostId;
-  const target = moves ? { moveTo: { hostId } } : { begin: { position, name: step.name, hostId } };
-  const advanced = await advance(db, run.claim, {
-    ...(done === undefined ? {} : { done }),
-    skipped,
-    ...target,
-  });
+  const begin = { position, name: step.name, host: await hostOf(db, run, step) };
+  const { begun, moved, cancelReason } = await advance(db, run.claim, { done, skipped, begin });
   if (done !== undefined) noteDone(run, done);
-  if (moves) return { kind: "moved" };
-  if (advanced.begun === null) {
-    run.askCancel(advanced.cancelReason);
+  if (moved) return { kind: "moved" };
+  if (begun === null) {
+    run.askCancel(cancelReason);
     return { kind: "cancelled" };
   }
   const resumed = run.recorded.has(position);
-  const { attempts, found } = advanced.begun;
+  const { attempts, found, hostId } = begun;
   run.recorded.set(position, {
     position,
     name: step.name,
@@ -127,6 +115,15 @@ async function beginNext(
     result: null,
   });
   return { kind: "begun", step: { position, step, hostId, attempts, found, resumed } };
+}
+
+/** Where a step runs: asked for now, or by the statement that begins it. */
+async function hostOf(db: Sql, run: Run, { host }: Step<unknown>) {
+  if (host === undefined) return null;
+  const { input } = run.operation;
+  if (typeof host === "object") return { subquery: host.subquery(input) };
+  // Outside a transaction it only reads, and the operation's subjects are its own meanwhile.
+  return await host(db as Tx, input);
 }
 
 async function follow(run: Run, beginning: Beginning): Promise<Begun | null> {
@@ -182,19 +179,19 @@ async function act(run: Run, begun: Begun, found: JsonObject | null): Promise<Js
 async function completed(run: Run, begun: Begun, result: JsonObject | undefined): Promise<Begun | null> {
   const { db } = run.deps;
   const { step, position } = begun;
-  const done = { position, result };
   const { skipped, next } = plan(run, position + 1);
   if (next === null) {
-    await finishSucceeded(run, { done, skipped });
+    await finishSucceeded(run, { done: { position, result }, skipped });
     return null;
   }
-  if (step.record === undefined && run.stop === null && !run.draining) {
+  const done = { position, result, writes: step.write?.(run.operation, result) };
+  const goesOn = run.stop === null && !run.draining;
+  if (step.record === undefined && goesOn) {
     const beginning = await beginNext(db, run, position + 1, done);
     await run.probe("record.committed", step.name);
     return await follow(run, beginning);
   }
-  const goesOn = run.stop === null && !run.draining;
-  const beginning = await underClaimTransaction(db, run, async (tx) => {
+  const beginning = await heldTransaction(db, run, async (tx) => {
     await advance(tx, run.claim, { done, skipped: [] });
     await step.record?.(tx, run.operation, result);
     await run.probe("record.written", step.name);
@@ -206,10 +203,7 @@ async function completed(run: Run, begun: Begun, result: JsonObject | undefined)
   return await stopHere(run);
 }
 
-function noteDone(
-  run: Run,
-  { position, result }: { readonly position: number; readonly result: JsonObject | undefined },
-): void {
+function noteDone(run: Run, { position, result }: DoneStep): void {
   const recorded = run.recorded.get(position);
   if (recorded !== undefined)
     run.recorded.set(position, { ...recorded, state: "succeeded", result: result ?? null });

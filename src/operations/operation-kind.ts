@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import type { Prisma } from "../db/generated/client.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import type { Call, HostConnection } from "../hypervisors/hypervisor.ts";
 import type { DroverError } from "../lib/errors.ts";
@@ -44,6 +45,19 @@ export interface UndoContext<Input, Found> extends StepContext<Input> {
   readonly found: Found | null;
 }
 
+/** A look-up, or a subquery that becomes a part of the statement that begins the step. */
+export type StepHost<Input> =
+  | ((tx: Tx, input: Input) => Promise<HostId | null>)
+  | { readonly subquery: (input: Input) => Prisma.Sql };
+
+/** Parts of a statement. */
+export interface StepWrites {
+  /** For its WITH. Each takes its rows from `o`, the operation under its claim: there is none when that is lost. */
+  readonly parts: readonly Prisma.Sql[];
+  /** For `insertEvents`. */
+  readonly events: readonly Prisma.Sql[];
+}
+
 /**
  * One idempotent part of an operation. The order is: find (observe; what it found is recorded), run (act),
  * record (in the transaction that marks the step done). Killed anywhere in between, it starts again with the
@@ -52,7 +66,7 @@ export interface UndoContext<Input, Found> extends StepContext<Input> {
 export interface Step<Input, Found extends JsonObject = JsonObject> {
   readonly name: string;
   /** The host that this step talks to; null: none. Told from the input and the inventory, when the step begins. */
-  readonly host?: (tx: Tx, input: Input) => Promise<HostId | null>;
+  readonly host?: StepHost<Input>;
   /** Leaves the step out: recorded as succeeded at once. Told from the input only. */
   readonly skip?: (input: Input) => boolean;
   /** Limit of one attempt, in seconds; 60 without. */
@@ -63,7 +77,12 @@ export interface Step<Input, Found extends JsonObject = JsonObject> {
   readonly run: (
     context: StepContext<Input> & { readonly found: Found | null },
   ) => Promise<JsonObject | undefined>;
-  /** Inventory changes that commit together with the step's record. */
+  /**
+   * Inventory changes in the statement that records the step, which so needs no transaction. They do not change where
+   * later steps run.
+   */
+  readonly write?: (operation: OperationContext<Input>, result: JsonObject | undefined) => StepWrites;
+  /** Inventory changes that commit together with the step's record, in statements of their own. */
   readonly record?: (
     tx: Tx,
     operation: OperationContext<Input>,

@@ -104,7 +104,13 @@ async function insertOperation<Input>(
 /** Whose owner looks at it first; asked again when the step begins. */
 async function firstHost<Input>(tx: Tx, kind: OperationKind<Input>, input: Input): Promise<string | null> {
   const first = kind.steps.find((step) => step.skip?.(input) !== true);
-  return (await first?.host?.(tx, input)) ?? null;
+  const host = first?.host;
+  if (host === undefined) return null;
+  if (typeof host === "function") return await host(tx, input);
+  const [row] = await tx.$queryRaw<
+    { host_id: string | null }[]
+  >`SELECT (${host.subquery(input)})::uuid AS host_id`;
+  return row?.host_id ?? null;
 }
 
 /** What is not ended yet on a subject, in order. */

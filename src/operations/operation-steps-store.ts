@@ -1,10 +1,11 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Sql } from "../db/transaction.ts";
-import { operationEvents } from "../events/event-store.ts";
+import { insertEvents, operationEventRows } from "../events/event-store.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import type { HostId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import { Fenced } from "./operation-errors.ts";
+import type { StepWrites } from "./operation-kind.ts";
 import { type Claim, jsonParameter, unclaimed, underClaim } from "./operation-sql.ts";
 
 /**
@@ -27,48 +28,50 @@ export interface StepName {
   readonly name: string;
 }
 
+/** A step that is done. */
+export interface DoneStep {
+  readonly position: number;
+  readonly result: JsonObject | undefined;
+  readonly writes?: StepWrites | undefined;
+}
+
 export interface Advance {
-  /** The step that is done. */
-  readonly done?: { readonly position: number; readonly result: JsonObject | undefined };
+  readonly done?: DoneStep | undefined;
   /** Steps that are left out. */
   readonly skipped: readonly StepName[];
-  /** The step that begins now, and where. */
-  readonly begin?: StepName & { readonly hostId: HostId | null };
-  /** The claim is given up, so that the owner of this host (null: anybody) goes on. */
-  readonly moveTo?: { readonly hostId: HostId | null };
+  /**
+   * The step that begins now. On another host than the operation's the claim is given up instead, so that the owner of
+   * that host goes on.
+   */
+  readonly begin?: StepName & {
+    readonly host: HostId | null | { readonly subquery: Prisma.Sql };
+  };
 }
 
 export interface Advanced {
   /** It was asked to cancel, and why: then nothing began. */
   readonly cancelReason: ErrorBody | null;
-  readonly begun: { readonly attempts: number; readonly found: JsonObject | null } | null;
+  /** The step that was to begin is another host's. */
+  readonly moved: boolean;
+  readonly begun: {
+    readonly attempts: number;
+    readonly found: JsonObject | null;
+    readonly hostId: HostId | null;
+  } | null;
 }
 
 interface AdvancedRow {
   readonly cancel_reason: ErrorBody | null;
   readonly attempts: number | null;
   readonly found: JsonObject | null;
+  readonly host_id: HostId | null;
+  readonly moved: boolean;
 }
 
 /** Records that a step is done and that the next one begins, or where it goes on, in one statement. */
-export async function advance(
-  db: Sql,
-  claim: Claim,
-  { done, skipped, begin, moveTo }: Advance,
-): Promise<Advanced> {
+export async function advance(db: Sql, claim: Claim, { done, skipped, begin }: Advance): Promise<Advanced> {
   const parts = [Prisma.sql`o AS (${claimedRow(claim)})`];
-  if (done !== undefined) {
-    parts.push(Prisma.sql`done AS (
-      UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(done.result)}, error = NULL,
-        progress = s.progress || jsonb_build_object('done', s.progress->'total'),
-        ended_at = clock_timestamp()
-      FROM o WHERE s.operation_id = o.id AND s.position = ${done.position}::int AND s.state <> 'succeeded'
-      RETURNING s.name, s.position)`);
-    const data = Prisma.sql`jsonb_build_object('step', done.name, 'position', done.position, 'total', o.steps_total)`;
-    parts.push(
-      Prisma.sql`told AS (${operationEvents("operation.stepSucceeded", Prisma.sql`o, done`, data)})`,
-    );
-  }
+  if (done !== undefined) parts.push(...doneParts(done));
   if (skipped.length > 0) {
     parts.push(Prisma.sql`skipped AS (
       INSERT INTO operation_step (operation_id, position, name, state, attempts, started_at, ended_at)
@@ -76,33 +79,57 @@ export async function advance(
       FROM o, unnest(${skipped.map((s) => s.position)}::int[], ${skipped.map((s) => s.name)}::text[]) AS k(position, name)
       ON CONFLICT (operation_id, position) DO NOTHING)`);
   }
-  if (begin !== undefined) {
-    parts.push(Prisma.sql`begun AS (
-      INSERT INTO operation_step AS s (operation_id, position, name, state, attempts, host_id, started_at)
-      SELECT o.id, ${begin.position}::int, ${begin.name}, 'running', 1, ${begin.hostId}::uuid, clock_timestamp()
-      FROM o WHERE o.cancel_asked_at IS NULL
-      ON CONFLICT (operation_id, position) DO UPDATE
-        SET state = 'running', attempts = s.attempts + 1, host_id = excluded.host_id, ended_at = NULL
-      RETURNING s.attempts, s.found)`);
-  }
-  if (moveTo !== undefined) {
-    parts.push(Prisma.sql`moved AS (
-      UPDATE operation m SET host_id = ${moveTo.hostId}::uuid, attempt = m.attempt - 1, not_before = clock_timestamp(),
-        ${unclaimed}
-      FROM o WHERE m.id = o.id)`);
-  }
-  const begun =
+  if (begin !== undefined) parts.push(...beginParts(begin));
+  const outcome =
     begin === undefined
-      ? Prisma.sql`NULL::int AS attempts, NULL::jsonb AS found FROM o`
-      : Prisma.sql`begun.attempts, begun.found FROM o LEFT JOIN begun ON true`;
+      ? Prisma.sql`NULL::int AS attempts, NULL::jsonb AS found, NULL::uuid AS host_id, false AS moved FROM o`
+      : Prisma.sql`begun.attempts, begun.found, place.host_id, place.moves AS moved
+          FROM o CROSS JOIN place LEFT JOIN begun ON true`;
   const rows = await db.$queryRaw<AdvancedRow[]>`
-    WITH ${Prisma.join(parts, ", ")} SELECT o.cancel_reason, ${begun}`;
+    WITH ${Prisma.join(parts, ", ")} SELECT o.cancel_reason, ${outcome}`;
   const row = rows[0];
   if (row === undefined) throw new Fenced();
+  const { attempts, found, host_id: hostId } = row;
   return {
     cancelReason: row.cancel_reason,
-    begun: row.attempts === null ? null : { attempts: row.attempts, found: row.found },
+    moved: row.moved,
+    begun: attempts === null ? null : { attempts, found, hostId },
   };
+}
+
+function doneParts({ position, result, writes }: DoneStep): Prisma.Sql[] {
+  const data = Prisma.sql`jsonb_build_object('step', done.name, 'position', done.position, 'total', o.steps_total)`;
+  const succeeded = operationEventRows("operation.stepSucceeded", Prisma.sql`o, done`, data);
+  return [
+    Prisma.sql`done AS (
+      UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(result)}, error = NULL,
+        progress = s.progress || jsonb_build_object('done', s.progress->'total'),
+        ended_at = clock_timestamp()
+      FROM o WHERE s.operation_id = o.id AND s.position = ${position}::int AND s.state <> 'succeeded'
+      RETURNING s.name, s.position)`,
+    ...(writes?.parts ?? []),
+    Prisma.sql`told AS (${insertEvents([succeeded, ...(writes?.events ?? [])])})`,
+  ];
+}
+
+function beginParts({ position, name, host }: NonNullable<Advance["begin"]>): Prisma.Sql[] {
+  const hostId = typeof host === "object" && host !== null ? host.subquery : Prisma.sql`${host}`;
+  return [
+    Prisma.sql`place AS (
+      SELECT w.host_id, w.host_id IS NOT NULL AND w.host_id IS DISTINCT FROM o.host_id AS moves
+      FROM o, (SELECT (${hostId})::uuid AS host_id) AS w)`,
+    Prisma.sql`begun AS (
+      INSERT INTO operation_step AS s (operation_id, position, name, state, attempts, host_id, started_at)
+      SELECT o.id, ${position}::int, ${name}, 'running', 1, place.host_id, clock_timestamp()
+      FROM o, place WHERE o.cancel_asked_at IS NULL AND NOT place.moves
+      ON CONFLICT (operation_id, position) DO UPDATE
+        SET state = 'running', attempts = s.attempts + 1, host_id = excluded.host_id, ended_at = NULL
+      RETURNING s.attempts, s.found)`,
+    Prisma.sql`moved AS (
+      UPDATE operation m SET host_id = place.host_id, attempt = m.attempt - 1, not_before = clock_timestamp(),
+        ${unclaimed}
+      FROM o, place WHERE m.id = o.id AND place.moves)`,
+  ];
 }
 
 /** Records what a step found before it acts. */

@@ -1,7 +1,7 @@
 import { type DroverError, toErrorBody } from "../lib/errors.ts";
 import { backoffMs, HOST_BACKOFF, STEP_BACKOFF } from "./operation-backoff.ts";
 import type { RecordedStep } from "./operation-claim.ts";
-import { attempt, underClaimTransaction } from "./operation-context.ts";
+import { attempt, heldTransaction } from "./operation-context.ts";
 import { Fenced, isBug, operationError } from "./operation-errors.ts";
 import { finishAttention, finishTurned } from "./operation-finish.ts";
 import type { Step } from "./operation-kind.ts";
@@ -67,7 +67,7 @@ async function undoStep(run: Run, step: Step<unknown>, recorded: RecordedStep): 
     await attempt(run, step, site, (context) => undo({ ...context, found }));
     await run.probe("undo.after", step.name);
   }
-  await underClaimTransaction(deps.db, run, async (tx) => {
+  await heldTransaction(deps.db, run, async (tx) => {
     await recordUndone(tx, claim, position);
     await step.recordUndo?.(tx, operation);
     await run.probe("undoRecord.written", step.name);

@@ -26,6 +26,11 @@ interface HostRow {
   pools: PlacementPool[];
 }
 
+/** `memoryWithOverhead` of placement.ts, where the server has the memory. */
+export function memoryWithOverheadSql(memoryMib: Prisma.Sql): Prisma.Sql {
+  return Prisma.sql`(${memoryMib} + 64 + (${memoryMib} + 63) / 64)`;
+}
+
 /** Every host as placement sees it, or the given one alone. */
 export async function placementHosts(db: Sql, hostId?: string): Promise<PlacementHost[]> {
   const which = hostId === undefined ? Prisma.sql`true` : Prisma.sql`h.id = ${hostId}::uuid`;

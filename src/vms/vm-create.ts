@@ -13,20 +13,21 @@ import {
   type StepContext,
   step,
 } from "../operations/operation-kind.ts";
-import { markVolumesReady, type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
+import { type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
 import { startStep } from "./actions/start.ts";
 import { keepOutcome } from "./vm-action.ts";
+import { appliedWrites } from "./vm-observation-store.ts";
 import {
   VmInput as Base,
   hostOf,
   isOn,
-  look,
   observe,
+  observeStep,
   readDomainSpec,
-  recordSeen,
+  sizeOf,
   vmHost,
 } from "./vm-steps.ts";
-import { getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
+import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
@@ -35,6 +36,8 @@ const CreateInput = Base.extend({
   disks: z.boolean(),
 });
 type CreateInput = z.output<typeof CreateInput>;
+
+const Applied = z.object({ generation: z.int(), cpuCount: z.int(), memoryMib: z.int() });
 
 // A day is enough for the largest image over the slowest line that anyone would wait for.
 const UPLOAD_LIMIT_SECONDS = 86_400;
@@ -54,25 +57,21 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
         ({ bootFiles }) => !bootFiles,
       ),
       volumeStep("create-disks", images, isDisk, ({ disks }) => !disks),
-      step<CreateInput, { wasDefined: boolean }>({
+      // Defining is idempotent, and what comes next looks: nothing is found before, nothing seen behind it.
+      step<CreateInput, Record<string, never>>({
         name: "define-domain",
         host: vmHost,
-        find: async (context) => ({ wasDefined: (await observe(context)) !== null }),
         async run(context) {
           const { vm, spec } = await readDomainSpec(context);
           await hostOf(context).defineDomain(spec, context.call);
-          return await look(context, vm);
+          return { ...sizeOf(vm) };
         },
-        record: recordSeen,
+        write: ({ input }, result) => appliedWrites(input.vmId, Applied.parse(result)),
         undo: removeDomain,
       }),
       startStep<CreateInput>({ skip: ({ start }) => !start }),
-      step<CreateInput, Record<string, never>>({
-        name: "observe",
-        host: vmHost,
-        run: (context) => look(context),
-        record: recordSeen,
-      }),
+      // The start has looked already.
+      { ...observeStep<CreateInput>(), skip: ({ start }) => start },
     ],
     onEnd: recordCreated,
   };
@@ -169,18 +168,21 @@ async function recordCreated(
   operation: OperationContext<CreateInput>,
   outcome: OperationOutcome,
 ): Promise<void> {
+  if (outcome.state === "succeeded") {
+    await completeVm(tx, operation.input.vmId, operation.id);
+    return;
+  }
   const vm = await lockVm(tx, operation.input.vmId);
   if (vm === null) return;
-  if (outcome.state === "succeeded") await markVolumesReady(tx, vm.id);
   // A delete that overtook it has set its own phase.
   if (vm.phase === "provisioning") {
-    await setPhase(tx, vm.id, outcome.state === "succeeded" ? "ready" : "failed");
+    await setPhase(tx, vm.id, "failed");
     await appendEvent(tx, {
-      type: outcome.state === "succeeded" ? "vm.ready" : "vm.failed",
+      type: "vm.failed",
       subject: { kind: "vm", id: vm.id, name: vm.name },
       projectId: vm.projectId,
       operationId: operation.id,
-      data: outcome.state === "succeeded" ? {} : { error: outcome.error.code },
+      data: { error: outcome.error.code },
     });
   }
   const cancelled = outcome.state === "cancelled";

@@ -1,7 +1,10 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
-import type { ObservedDomain } from "../hypervisors/hypervisor.ts";
+import { insertEvents, vmEventRows } from "../events/event-store.ts";
+import type { ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
 import type { HostId, OperationId, VmId } from "../lib/ids.ts";
+import type { StepWrites } from "../operations/operation-kind.ts";
+import { memoryWithOverheadSql } from "./placement-store.ts";
 import type { Condition } from "./vm-record.ts";
 
 /**
@@ -9,15 +12,17 @@ import type { Condition } from "./vm-record.ts";
  * asked for before what is written already changes nothing.
  */
 
-/** The event of each VM whose power changed, in the statement that changes it: `source` gives rows of VMs with `old_power`. */
-function powerEvents(source: Prisma.Sql, operationId: OperationId | null): Prisma.Sql {
-  return Prisma.sql`INSERT INTO event (id, type, project_id, subject_kind, subject_id, subject_name, operation_id, data)
-    SELECT gen_random_uuid(), 'vm.power.changed', c.project_id, 'vm', c.id, c.name, ${operationId}::uuid,
-           jsonb_build_object('from', c.old_power, 'to', c.power, 'reason', c.power_reason)
-    FROM ${source} c WHERE c.old_power <> c.power`;
+/** The event of each VM whose power changed, for insertEvents: `source` gives rows of VMs with `old_power`. */
+function powerEventRows(source: Prisma.Sql, operationId: OperationId | null): Prisma.Sql {
+  const data = Prisma.sql`jsonb_build_object('from', c.old_power, 'to', c.power, 'reason', c.power_reason)`;
+  const changed = Prisma.sql`${source} AS c WHERE c.old_power <> c.power`;
+  return vmEventRows("vm.power.changed", changed, operationId, data);
 }
 
 const CHANGED = Prisma.sql`RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
+const TELL_CHANGED = insertEvents([powerEventRows(Prisma.sql`changed`, null)]);
+
+const WITHOUT_MISSING = Prisma.sql`jsonb_path_query_array(vm.conditions, '$[*] ? (@.type != "DomainMissing")')`;
 
 /** What is known of one domain. */
 export type SeenDomain = Pick<ObservedDomain, "uuid" | "power" | "reason">;
@@ -31,7 +36,6 @@ export async function applySeen(
   hostId: HostId,
   domains: readonly SeenDomain[],
   observedAt: Date,
-  operationId?: OperationId,
 ): Promise<void> {
   if (domains.length === 0) return;
   const seen = domains.map(({ uuid, power, reason }) => ({ uuid, power, reason }));
@@ -39,7 +43,7 @@ export async function applySeen(
   const uuids = domains.map(({ uuid }) => uuid);
   await tx.$executeRaw`
     WITH changed AS (UPDATE vm SET power = s.power, power_reason = s.reason, observed_at = ${observedAt},
-      conditions = jsonb_path_query_array(vm.conditions, '$[*] ? (@.type != "DomainMissing")')
+      conditions = ${WITHOUT_MISSING}
     FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS s(uuid uuid, power text, reason text)
     JOIN vm old ON old.domain_uuid = s.uuid JOIN host h ON h.id = old.host_id
     WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND old.domain_uuid = ANY(${uuids}::text[]::uuid[])
@@ -48,7 +52,7 @@ export async function applySeen(
       AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
       AND (h.inventory_at IS NULL OR h.inventory_at <= ${observedAt})
     ${CHANGED})
-    ${powerEvents(Prisma.sql`changed`, operationId ?? null)}`;
+    ${TELL_CHANGED}`;
 }
 
 /** The host fell silent: nothing is known of its VMs any more. When each was last seen stays. */
@@ -58,7 +62,7 @@ export async function applySilence(tx: Tx, hostId: HostId): Promise<void> {
     FROM vm old
     WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND vm.power <> 'unknown'
     ${CHANGED})
-    ${powerEvents(Prisma.sql`changed`, null)}`;
+    ${TELL_CHANGED}`;
 }
 
 /**
@@ -90,11 +94,78 @@ export async function applyMissing(
       AND NOT EXISTS (SELECT 1 FROM operation_subject s
                       WHERE s.kind = 'vm' AND s.subject_id = vm.id AND s.unfinished AND s.active)
     ${CHANGED})
-    ${powerEvents(Prisma.sql`changed`, null)}`;
+    ${TELL_CHANGED}`;
 }
 
 /** The domain of a VM now has this generation of its spec. */
 export async function setObservedGeneration(tx: Tx, id: VmId, generation: number): Promise<void> {
   await tx.$executeRaw`
     UPDATE vm SET observed_generation = ${generation}::int, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
+}
+
+/** What a domain was just defined with. */
+export interface AppliedSpec {
+  readonly generation: number;
+  readonly cpuCount: number;
+  readonly memoryMib: number;
+}
+
+// What has its size has its spec: new labels may have come meanwhile, and change nothing of the domain.
+function generationOf({ generation, cpuCount, memoryMib }: AppliedSpec): Prisma.Sql {
+  return Prisma.sql`CASE WHEN (vm.spec->'cpu'->>'count')::int = ${cpuCount}::int AND (vm.spec->>'memoryMib')::int = ${memoryMib}::int
+    THEN vm.generation ELSE ${generation}::int END`;
+}
+
+/** The domain of a VM now has this spec: for a step's `write`. */
+export function appliedWrites(id: VmId, applied: AppliedSpec): StepWrites {
+  const part = Prisma.sql`applied AS (
+    UPDATE vm SET observed_generation = ${generationOf(applied)}, updated_at = clock_timestamp()
+    FROM o WHERE vm.id = ${id}::uuid)`;
+  return { parts: [part], events: [] };
+}
+
+/** The same in a transaction. */
+export async function recordApplied(tx: Tx, id: VmId, applied: AppliedSpec): Promise<void> {
+  await tx.$executeRaw`
+    UPDATE vm SET observed_generation = ${generationOf(applied)}, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
+}
+
+/** What an operation saw of a VM's domain; no power: there is none. */
+export interface Sighting {
+  readonly power: ObservedPower | null;
+  readonly reason: string | null;
+  readonly observedAt: Date;
+}
+
+/**
+ * Writes what an operation saw of its VM, by the rules of applySeen: for a step's `write`. A running VM that is to shrink
+ * keeps what it has reserved until then: what is off takes its spec with the next start, and what has its spec needs no
+ * more than that.
+ */
+export function seenWrites(
+  id: VmId,
+  { power, reason, observedAt }: Sighting,
+  operationId: OperationId,
+): StepWrites {
+  const isOn = power === "running" || power === "paused";
+  const parts = [
+    Prisma.sql`before AS (
+      SELECT vm.id, vm.power, ${!isOn}::boolean OR vm.observed_generation = vm.generation AS settles,
+        (vm.spec->'cpu'->>'count')::int AS cpu_count, ${memoryWithOverheadSql(Prisma.sql`(vm.spec->>'memoryMib')::int`)} AS memory_mib,
+        ${power}::text IS NOT NULL
+          AND ((vm.power, vm.power_reason) IS DISTINCT FROM (${power}::text, ${reason}::text)
+            OR vm.conditions @> '[{"type": "DomainMissing"}]')
+          AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
+          AND (h.inventory_at IS NULL OR h.inventory_at <= ${observedAt}) AS is_news
+      FROM o JOIN vm ON vm.id = ${id}::uuid JOIN host h ON h.id = vm.host_id FOR NO KEY UPDATE OF vm)`,
+    Prisma.sql`seen AS (
+      UPDATE vm SET power = ${power}, power_reason = ${reason}, observed_at = ${observedAt}, conditions = ${WITHOUT_MISSING}
+      FROM before WHERE vm.id = before.id AND before.is_news
+      RETURNING vm.id, vm.name, vm.project_id, before.power AS old_power, vm.power, vm.power_reason)`,
+    Prisma.sql`settled AS (
+      UPDATE reservation r SET cpu_count = before.cpu_count, memory_mib = before.memory_mib
+      FROM before WHERE r.vm_id = before.id AND before.settles
+        AND (r.cpu_count, r.memory_mib) <> (before.cpu_count, before.memory_mib))`,
+  ];
+  return { parts, events: [powerEventRows(Prisma.sql`seen`, operationId)] };
 }

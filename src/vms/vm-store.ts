@@ -1,6 +1,7 @@
 import { Prisma } from "../db/generated/client.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
+import { insertEvents, vmEventRows } from "../events/event-store.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
 import {
   asId,
@@ -8,6 +9,7 @@ import {
   type ImageId,
   type InstallationId,
   isUuid,
+  type OperationId,
   type ProjectId,
   type VmId,
 } from "../lib/ids.ts";
@@ -90,21 +92,6 @@ export async function lockVm(tx: Tx, id: VmId): Promise<VmRecord | null> {
   return rows[0] === undefined ? null : recordOf(rows[0]);
 }
 
-/** The same, with what it has reserved; a patch that changes that locks the VM's row too. */
-export async function lockVmWithReservation(
-  tx: Tx,
-  id: VmId,
-): Promise<{ readonly vm: VmRecord; readonly reservation: Reservation | null } | null> {
-  const rows = await tx.$queryRaw<(VmRow & { r_cpu: number | null; r_memory: number | null })[]>`
-    SELECT ${COLUMNS}, r.cpu_count AS r_cpu, r.memory_mib AS r_memory ${FROM}
-    LEFT JOIN reservation r ON r.vm_id = v.id WHERE v.id = ${id}::uuid FOR UPDATE OF v`;
-  const [row] = rows;
-  if (row === undefined) return null;
-  const { r_cpu: cpuCount, r_memory: memoryMib } = row;
-  const reservation = cpuCount === null || memoryMib === null ? null : { cpuCount, memoryMib };
-  return { vm: recordOf(row), reservation };
-}
-
 export async function getVm(db: Sql, id: VmId): Promise<VmRecord | null> {
   const rows = await db.$queryRaw<VmRow[]>`${SELECT} WHERE v.id = ${id}::uuid`;
   return rows[0] === undefined ? null : recordOf(rows[0]);
@@ -147,12 +134,9 @@ export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | n
   return { vm: recordOf(row), volumes, nics, images, installationId };
 }
 
-/** The host that a VM is on. */
-export async function vmHostId(db: Sql, id: VmId): Promise<HostId | null> {
-  const rows = await db.$queryRaw<
-    { host_id: HostId | null }[]
-  >`SELECT host_id FROM vm WHERE id = ${id}::uuid`;
-  return rows[0]?.host_id ?? null;
+/** The host that a VM is on, as a subquery. */
+export function hostIdOfVm(id: VmId): Prisma.Sql {
+  return Prisma.sql`SELECT host_id FROM vm WHERE id = ${id}::uuid`;
 }
 
 export interface VmFilter {
@@ -338,6 +322,23 @@ export async function updateSpec(
 
 export async function setPhase(tx: Tx, id: VmId, phase: VmPhase): Promise<void> {
   await tx.$executeRaw`UPDATE vm SET phase = ${phase}, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
+}
+
+/**
+ * The VM is made: its volumes are there, and what went wrong before is over. One that is being deleted by now keeps its
+ * phase.
+ */
+export async function completeVm(tx: Tx, id: VmId, operationId: OperationId): Promise<void> {
+  const ready = Prisma.sql`made AS c WHERE c.phase = 'provisioning'`;
+  await tx.$executeRaw`
+    WITH made AS (
+      UPDATE vm SET phase = CASE old.phase WHEN 'provisioning' THEN 'ready' ELSE old.phase END,
+        conditions = jsonb_path_query_array(vm.conditions, '$[*] ? (@.type != "OperationFailed" && @.type != "AttentionRequired")'),
+        updated_at = clock_timestamp()
+      FROM (SELECT id, phase FROM vm WHERE id = ${id}::uuid FOR NO KEY UPDATE) AS old WHERE vm.id = old.id
+      RETURNING vm.id, vm.name, vm.project_id, old.phase),
+    volumes AS (UPDATE volume SET state = 'ready' FROM made WHERE vm_id = made.id)
+    ${insertEvents([vmEventRows("vm.ready", ready, operationId, Prisma.sql`'{}'::jsonb`)])}`;
 }
 
 export async function setConditions(tx: Tx, id: VmId, conditions: readonly Condition[]): Promise<void> {

@@ -1,4 +1,4 @@
-import type { Sql, Tx } from "../db/transaction.ts";
+import type { Sql } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
 import type { HostId, VmId, VolumeId } from "../lib/ids.ts";
 
@@ -25,9 +25,4 @@ export async function volumesOf(db: Sql, vmId: VmId): Promise<VolumeRecord[]> {
   return await db.$queryRaw<VolumeRecord[]>`
     SELECT id, host_id AS "hostId", pool, name, role, format, capacity_bytes::float8 AS "capacityBytes"
     FROM volume WHERE vm_id = ${vmId}::uuid ORDER BY position, name`;
-}
-
-/** The volumes of a VM exist on its host now. */
-export async function markVolumesReady(tx: Tx, vmId: VmId): Promise<void> {
-  await tx.$executeRaw`UPDATE volume SET state = 'ready' WHERE vm_id = ${vmId}::uuid`;
 }

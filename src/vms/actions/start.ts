@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { step } from "../../operations/operation-kind.ts";
 import { defineVmAction } from "../vm-action.ts";
+import { recordApplied } from "../vm-observation-store.ts";
 import {
   hostOf,
   isOn,
@@ -8,9 +9,10 @@ import {
   observe,
   observeStep,
   readDomainSpec,
-  recordSeen,
+  sizeOf,
   VmInput,
   vmHost,
+  writeSeen,
 } from "../vm-steps.ts";
 
 /** Starts a stopped VM. Starting a running one succeeds and changes nothing. */
@@ -45,12 +47,14 @@ export function startStep<Input extends VmInput>(
       const host = hostOf(context);
       if (found?.wasOn === true) return await look(context);
       const { vm, spec } = await readDomainSpec(context);
-      if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation)
+      if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation) {
         await host.defineDomain(spec, call);
+        await context.transaction((tx) => recordApplied(tx, vm.id, sizeOf(vm)));
+      }
       await host.startDomain(spec.uuid, call);
-      return await look(context, vm);
+      return await look(context);
     },
-    record: recordSeen,
+    write: writeSeen,
     async undo(context) {
       if (context.found === null || context.found.wasOn) return;
       if (isOn((await observe(context))?.power)) {
