@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { DroverError, messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
@@ -11,6 +12,7 @@ export interface ListenerOptions {
   readonly onLost?: () => void;
 }
 
+const GATHER_MS = 5;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 3_000;
 
@@ -114,6 +116,7 @@ export class Listener {
     const session = this.#session;
     this.#session = null;
     this.#lockHeld = false;
+    if (session !== null && this.#toNotify.size > 0) await this.#sendNow(session);
     await session?.close();
   }
 
@@ -132,18 +135,23 @@ export class Listener {
     if (this.#notifying) return;
     this.#notifying = true;
     while (this.#session !== null && this.#toNotify.size > 0) {
-      const channels = [...this.#toNotify];
-      this.#toNotify.clear();
-      try {
-        await this.#session.run("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", [
-          channels,
-        ]);
-      } catch {
-        for (const channel of channels) this.#toNotify.add(channel); // the session is over; the next one sends them
-        break;
-      }
+      if (!(await this.#sendNow(this.#session))) break;
+      // What comes meanwhile goes out together: under load every change would else wake every process.
+      await sleep(GATHER_MS, undefined, { ref: false });
     }
     this.#notifying = false;
+  }
+
+  async #sendNow(session: Session): Promise<boolean> {
+    const channels = [...this.#toNotify];
+    this.#toNotify.clear();
+    try {
+      await session.run("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", [channels]);
+      return true;
+    } catch {
+      for (const channel of channels) this.#toNotify.add(channel); // the session is over; the next one sends them
+      return false;
+    }
   }
 
   #lost(session: Session, reason: string): void {

@@ -69,12 +69,15 @@ export async function runTransaction<T>(
   }
 }
 
+const ENDED = new Error("a statement was sent after its transaction had ended");
+
 /** One attempt, on a connection that is its own until it ends. */
 class Transaction {
   readonly #connections: Connections;
   readonly #connection: pg.PoolClient;
   /** Why no statement is taken any more; null while it is open. */
   #over: Error | null = null;
+  #late: DroverError | null = null;
 
   constructor(connections: Connections, connection: pg.PoolClient) {
     this.#connections = connections;
@@ -83,9 +86,9 @@ class Transaction {
 
   async run<T>(begin: string, work: (tx: Tx) => Promise<T>, timeoutSeconds: number): Promise<T> {
     const late = Promise.withResolvers<never>();
-    const lateness = tooSlow(timeoutSeconds);
     const timer = setTimeout(() => {
-      late.reject(lateness);
+      this.#late = tooSlow(timeoutSeconds);
+      late.reject(this.#late);
     }, timeoutSeconds * 1000);
     try {
       // Not waited for: the first statement is sent behind it. Where it fails, the connection is gone, and all fails.
@@ -93,15 +96,15 @@ class Transaction {
       begun.catch(() => undefined);
       const worked = Promise.resolve(work(sqlOver((statement) => this.#send(statement)) as Tx));
       const value = await Promise.race([worked, late.promise]);
-      this.#over = new Error("a statement was sent after its transaction had ended");
+      this.#over = ENDED;
       await begun;
       await this.#commit();
       return value;
     } catch (error) {
-      this.#over ??= new Error("the transaction was broken off");
+      this.#over = ENDED;
       const rolledBack = this.#rollBack();
       // A statement that is too slow is not waited for: no COMMIT was sent, so nothing will have been written.
-      if (error !== lateness) await rolledBack;
+      if (error !== this.#late) await rolledBack;
       throw error;
     } finally {
       clearTimeout(timer);

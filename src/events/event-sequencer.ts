@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Listener } from "../db/listener.ts";
 import { Session } from "../db/session.ts";
 import { messageOf } from "../lib/errors.ts";
@@ -22,6 +23,8 @@ export interface EventSequencer {
 }
 
 const PORTION = 1_000;
+// Numbering a few events costs as much as numbering many.
+const GATHER_MS = 20;
 
 export function startEventSequencer(deps: EventSequencerDeps): EventSequencer {
   return new Sequencer(deps);
@@ -79,6 +82,7 @@ class Sequencer implements EventSequencer {
         const session = await this.#connected();
         this.#active ||= await takeSequencerLock(session, SEQUENCER_LOCK_KEY);
         if (this.#active) await this.#number(session);
+        await sleep(GATHER_MS);
       } catch (error) {
         this.#deps.logger.debug({ error: messageOf(error) }, "could not number events; trying again");
       }

@@ -39,6 +39,8 @@ const CALL_TIMEOUT_MS = 30_000;
 const AGAIN_MS = 1_000;
 /** So many failures in a row of a host that does answer mean that nothing is known of it any more. */
 const MOST_FAILURES = 3;
+/** The first event is looked after at once; what follows it closely is looked at together. */
+const BETWEEN_LOOKS_MS = 200;
 /** Above this one complete inventory is cheaper than looking at each domain. */
 const MOST_LOOKS = 50;
 /** What a host that lives may answer now and then: the next try may go well. */
@@ -58,6 +60,7 @@ export class HostFollower {
   readonly #changed = new Set<string>();
   #isProbed = false;
   #inventoryDueAt = -Infinity;
+  #lookedAt = -Infinity;
   #wake: () => void = () => undefined;
 
   constructor(deps: HostFollowerDeps) {
@@ -106,7 +109,9 @@ export class HostFollower {
       await this.#takeInventory();
       return;
     }
+    const restMs = this.#lookedAt + BETWEEN_LOOKS_MS - performance.now();
     if (this.#changed.size === 0) await this.#pause(leftMs);
+    else if (restMs > 0) await this.#pause(Math.min(restMs, leftMs));
     else await this.#lookAtChanged();
   }
 
@@ -159,6 +164,8 @@ export class HostFollower {
     } catch (error) {
       for (const uuid of uuids) this.#changed.add(uuid);
       throw error;
+    } finally {
+      this.#lookedAt = performance.now();
     }
   }
 

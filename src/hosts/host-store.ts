@@ -197,20 +197,6 @@ export async function getHost(db: Sql, id: HostId): Promise<HostRecord | null> {
   return await findHost(db, id);
 }
 
-/** Whether hosts answer, and when each last gave a complete inventory. */
-export async function hostSilence(
-  db: Sql,
-  ids: readonly HostId[],
-): Promise<Map<string, { ready: boolean; inventoryAt: Date | null; error: string | null; since: Date }>> {
-  const rows = await db.$queryRaw<
-    { id: string; ready: boolean; inventoryAt: Date | null; error: string | null; since: Date }[]
-  >`
-    SELECT id, state = 'ready' AS ready, inventory_at AS "inventoryAt", error->>'message' AS error,
-           coalesce(last_seen_at, created_at) AS since
-    FROM host WHERE id = ANY(${[...ids]}::text[]::uuid[])`;
-  return new Map(rows.map(({ id, ...silence }) => [id, silence]));
-}
-
 /** The VMs on a host. */
 export async function vmsOnHost(
   db: Sql,

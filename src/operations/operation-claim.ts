@@ -72,6 +72,7 @@ export async function claimOperations(db: Sql, request: ClaimRequest): Promise<C
   const { workerId, hosts, freeWithoutHost, free, kinds } = request;
   if (free <= 0) return [];
   const due = Prisma.sql`${claimable} AND o.not_before <= clock_timestamp() AND o.kind = ANY(${[...kinds]}::text[])`;
+  const places = hosts.map((host) => ({ host_id: host.id, epoch: host.epoch.toString(), free: host.free }));
   const rows = await db.$queryRaw<ClaimedOperation[]>`
     WITH RECURSIVE me AS (
       SELECT w.id FROM worker w WHERE w.id = ${workerId}::uuid AND w.lease_expires_at > clock_timestamp()),
@@ -84,8 +85,8 @@ export async function claimOperations(db: Sql, request: ClaimRequest): Promise<C
       FROM busy WHERE busy.host_id IS NOT NULL),
     mine AS (
       SELECT a.host_id, a.epoch, a.free
-      FROM unnest(${hosts.map((h) => h.id)}::text[]::uuid[], ${hosts.map((h) => h.epoch.toString())}::text[]::bigint[],
-                  ${hosts.map((h) => h.free)}::int[]) AS a(host_id, epoch, free)
+      -- As JSON, of which the planner has one opinion: arrays of other lengths it plans anew each time.
+      FROM jsonb_to_recordset(${JSON.stringify(places)}::jsonb) AS a(host_id uuid, epoch bigint, free int)
       JOIN busy ON busy.host_id = a.host_id
       JOIN host h ON h.id = a.host_id AND h.epoch = a.epoch JOIN me ON me.id = h.owner_id),
     candidate AS (

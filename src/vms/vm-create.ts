@@ -14,18 +14,20 @@ import {
   step,
 } from "../operations/operation-kind.ts";
 import { type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
-import { startStep } from "./actions/start.ts";
+import { bringUp } from "./actions/start.ts";
 import { keepOutcome } from "./vm-action.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
 import {
   VmInput as Base,
   hostOf,
   isOn,
+  look,
   observe,
   observeStep,
   readDomainSpec,
   sizeOf,
   vmHost,
+  writeSeen,
 } from "./vm-steps.ts";
 import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
 
@@ -69,7 +71,22 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
         write: ({ input }, result) => appliedWrites(input.vmId, Applied.parse(result)),
         undo: removeDomain,
       }),
-      startStep<CreateInput>({ skip: ({ start }) => !start }),
+      step<CreateInput, Record<string, never>>({
+        name: "start-domain",
+        host: vmHost,
+        skip: ({ start }) => !start,
+        async run(context) {
+          // Nobody else has touched the domain since it was defined, unless time has passed.
+          if (!context.resumed) return await bringUp(context, true);
+          const domain = await observe(context);
+          return isOn(domain?.power) ? await look(context) : await bringUp(context, domain !== null);
+        },
+        write: writeSeen,
+        async undo(context) {
+          if (isOn((await observe(context))?.power))
+            await hostOf(context).forceOffDomain(context.operation.input.vmId, context.call);
+        },
+      }),
       // The start has looked already.
       { ...observeStep<CreateInput>(), skip: ({ start }) => start },
     ],

@@ -10,6 +10,7 @@ import {
   type PlacementRequest,
   rank,
 } from "./placement.ts";
+import type { PlacementSnapshots } from "./placement-snapshot.ts";
 import { beginTry, endTry, lockFreeHost, lockPlacementHost, placementHosts } from "./placement-store.ts";
 
 // Enough to see the pattern; a refusal by a thousand hosts is told by the counts.
@@ -24,20 +25,40 @@ const MOST_FREE_TRIED = 32;
  * only given when a fresh snapshot has no host that fits. Throws `no_placement` with the reason per host, and
  * `unavailable` when others were faster every time.
  */
-export async function placeVm(tx: Tx, request: PlacementRequest): Promise<Placed> {
+export async function placeVm(
+  tx: Tx,
+  request: PlacementRequest,
+  snapshots: PlacementSnapshots,
+): Promise<Placed> {
+  let recent = snapshots.recent();
   for (let reading = 0; reading < READINGS; reading++) {
-    const hosts = await placementHosts(tx);
+    const hosts = recent ?? (await snapshots.read(tx));
     const candidates = rank(request, hosts);
-    if (candidates.length === 0) throw refused(request, hosts);
-    const free = await tryFree(tx, request, candidates);
-    if (free !== null) return free;
-    for (const candidate of turned(candidates)) {
-      const placed = await tryHost(tx, request, candidate.hostId);
-      if (placed !== null) return placed;
+    if (candidates.length === 0 && recent === null) throw refused(request, hosts);
+    const placed = await tryAll(tx, request, candidates);
+    if (placed !== null) {
+      snapshots.placed(placed, request);
+      return placed;
     }
+    recent = null;
   }
   const message = "Other VMs took the room of each host that had some, again and again. Try again.";
   throw new DroverError("unavailable", message, { retryAfterSeconds: 1 });
+}
+
+async function tryAll(
+  tx: Tx,
+  request: PlacementRequest,
+  candidates: readonly Placed[],
+): Promise<Placed | null> {
+  if (candidates.length === 0) return null;
+  const free = await tryFree(tx, request, candidates);
+  if (free !== null) return free;
+  for (const candidate of turned(candidates)) {
+    const placed = await tryHost(tx, request, candidate.hostId);
+    if (placed !== null) return placed;
+  }
+  return null;
 }
 
 /**

@@ -1,31 +1,45 @@
+import { sentTogether } from "../db/sql.ts";
 import type { Sql } from "../db/transaction.ts";
-import { hostSilence } from "../hosts/host-store.ts";
-import { unfinishedOperationsOf } from "../operations/operation-subject-store.ts";
+import { DroverError } from "../lib/errors.ts";
+import type { ProjectId } from "../lib/ids.ts";
 import type { VmRecord } from "./vm-record.ts";
 import type { Vm } from "./vm-schemas.ts";
-import { imageUses } from "./vm-store.ts";
+import { findVm, surroundingsOf } from "./vm-store.ts";
 import { viewOf } from "./vm-view.ts";
 
-/** VMs as the API shows them, in the given order: three look-ups, however many VMs. */
+const ALONE = { images: [], host: null, operations: [] };
+
+/** VMs as the API shows them, in the given order: one look-up, however many VMs. */
 export async function viewVms(db: Sql, vms: readonly VmRecord[]): Promise<Vm[]> {
-  const ids = vms.map(({ id }) => id);
-  const hostIds = [...new Set(vms.flatMap(({ hostId }) => (hostId === null ? [] : [hostId])))];
-  const [images, hosts, operations] = await Promise.all([
-    imageUses(db, ids),
-    hostSilence(db, hostIds),
-    unfinishedOperationsOf(db, "vm", ids),
-  ]);
-  return vms.map((vm) =>
-    viewOf(vm, {
-      images: images.get(vm.id) ?? [],
-      host: (vm.hostId === null ? undefined : hosts.get(vm.hostId)) ?? null,
-      operations: operations.get(vm.id) ?? [],
-    }),
+  const around = await surroundingsOf(
+    db,
+    vms.map(({ id }) => id),
   );
+  return vms.map((vm) => viewOf(vm, around.get(vm.id) ?? ALONE));
 }
 
 export async function viewVm(db: Sql, vm: VmRecord): Promise<Vm> {
   const [view] = await viewVms(db, [vm]);
   if (view === undefined) throw new Error("a view of one VM is one view");
   return view;
+}
+
+/** Throws `not_found`. */
+export async function vmNamed(db: Sql, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
+  const vm = await findVm(db, projectId, idOrName);
+  if (vm !== null) return vm;
+  throw new DroverError(
+    "not_found",
+    `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`,
+  );
+}
+
+/** A VM that was just changed in this transaction: its record and its view. */
+export async function changedVm(
+  tx: Sql,
+  projectId: ProjectId,
+  id: VmRecord["id"],
+): Promise<{ readonly view: Vm; readonly generation: number }> {
+  const [vm, around] = await sentTogether(vmNamed(tx, projectId, id), surroundingsOf(tx, [id]));
+  return { view: viewOf(vm, around.get(id) ?? ALONE), generation: vm.generation };
 }

@@ -69,6 +69,19 @@ export interface VmImageUse {
   readonly sha256: string | null;
 }
 
+/** What the view of a VM needs beside its record. */
+export interface VmSurroundings {
+  readonly images: readonly VmImageUse[];
+  readonly operations: readonly string[];
+  /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
+  readonly host: {
+    readonly ready: boolean;
+    readonly inventoryAt: Date | null;
+    readonly error: string | null;
+    readonly since: Date;
+  } | null;
+}
+
 /** A VM as the inventory holds it. */
 export interface VmRecord {
   readonly id: VmId;

@@ -1,11 +1,10 @@
 import { Readable } from "node:stream";
 import { z } from "zod";
-import type { Database, Sql } from "../db/client.ts";
+import type { Database } from "../db/client.ts";
 import { LabelSelector } from "../http/labels.ts";
 import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
-import { DroverError } from "../lib/errors.ts";
 import type { ProjectId } from "../lib/ids.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -13,10 +12,10 @@ import { OperationSchema } from "../operations/operation-schemas.ts";
 import { vmActions } from "./actions/index.ts";
 import { start } from "./actions/start.ts";
 import { stop } from "./actions/stop.ts";
+import { createPlacementSnapshots } from "./placement-snapshot.ts";
 import { actOnVm, deleteVm, patchVm } from "./vm-change.ts";
 import type { ConsoleLogReader } from "./vm-console.ts";
-import { viewVm, viewVms } from "./vm-reader.ts";
-import type { VmRecord } from "./vm-record.ts";
+import { changedVm, viewVm, viewVms, vmNamed } from "./vm-reader.ts";
 import { CreateVmBody, PatchVmBody, VM_FILTERS, type Vm, VmSchema } from "./vm-schemas.ts";
 import { createVm } from "./vm-service.ts";
 import { findVm, listVms } from "./vm-store.ts";
@@ -43,15 +42,6 @@ export function registerVmRoutes(api: Api, deps: VmRouteDeps): void {
   registerChanges(api, deps);
   for (const action of vmActions) registerAction(api, deps, action);
   registerConsole(api, deps);
-}
-
-async function vmNamed(db: Sql, projectId: ProjectId, idOrName: string): Promise<VmRecord> {
-  const vm = await findVm(db, projectId, idOrName);
-  if (vm !== null) return vm;
-  throw new DroverError(
-    "not_found",
-    `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`,
-  );
 }
 
 /** The VM of a 202 anew after `?wait=`; null when it is gone by then. */
@@ -114,6 +104,7 @@ function registerReads(api: Api, { db }: VmRouteDeps): void {
 
 function registerChanges(api: Api, deps: VmRouteDeps): void {
   const { kinds } = deps;
+  const snapshots = createPlacementSnapshots();
   api.change({
     method: "POST",
     path: "/v1/vms",
@@ -132,14 +123,10 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
         kinds,
         { projectId: project.id, actor, requestId },
         body,
+        snapshots,
       );
-      const vm = await vmNamed(tx, project.id, id);
-      return {
-        status: 202,
-        body: { vm: await viewVm(tx, vm) },
-        operation: operationId,
-        generation: vm.generation,
-      };
+      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),
   });
@@ -167,9 +154,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
         body,
         ifMatch,
       );
-      const vm = await vmNamed(tx, project.id, id);
-      const view = await viewVm(tx, vm);
-      const { generation } = vm;
+      const { view, generation } = await changedVm(tx, project.id, id);
       if (operationId === null) return { status: 200, body: view, generation };
       return { status: 202, body: { vm: view }, operation: operationId, generation };
     },
@@ -190,13 +175,8 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     change: async (tx, { params, project, actor, requestId, ifMatch }) => {
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await deleteVm(tx, kinds, request, params.vm, ifMatch);
-      const vm = await vmNamed(tx, project.id, id);
-      return {
-        status: 202,
-        body: { vm: await viewVm(tx, vm) },
-        operation: operationId,
-        generation: vm.generation,
-      };
+      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),
   });
@@ -218,13 +198,8 @@ function registerAction(api: Api, deps: VmRouteDeps, action: (typeof vmActions)[
     change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await actOnVm(tx, deps.kinds, request, action, params.vm, body, ifMatch);
-      const vm = await vmNamed(tx, project.id, id);
-      return {
-        status: 202,
-        body: { vm: await viewVm(tx, vm) },
-        operation: operationId,
-        generation: vm.generation,
-      };
+      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),
   });

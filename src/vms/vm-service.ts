@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
-import { appendEvent } from "../events/event-store.ts";
 import { findHost } from "../hosts/host-store.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -11,6 +10,7 @@ import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
+import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-snapshot.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
@@ -27,12 +27,13 @@ export async function createVm(
   kinds: KindRegistry,
   request: VmRequest,
   body: CreateVmBody,
+  snapshots: PlacementSnapshots = createPlacementSnapshots(),
 ): Promise<Queued<VmId>> {
   const id = newId<VmId>();
   const { projectId } = request;
   const volumes = await planVolumes(tx, projectId, body.spec);
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
-  const placed = await placeVm(tx, {
+  const wish = {
     hypervisor: body.spec.hypervisor ?? null,
     guestType: body.spec.guestType ?? null,
     cpuCount: body.spec.cpu.count,
@@ -46,23 +47,17 @@ export async function createVm(
     ),
     pool: body.spec.placement?.pool ?? null,
     hostId: await wishedHost(tx, body.spec),
-  });
+  };
+  const placed = await placeVm(tx, wish, snapshots);
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
   await sentTogether(
-    writeVm(tx, request, id, body, volumes, placed, memoryMib),
+    writeVm(tx, request, { id, operationId }, body, volumes, placed, memoryMib),
     enqueue(
       tx,
       { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
       kinds,
     ),
-    appendEvent(tx, {
-      type: "vm.created",
-      subject: { kind: "vm", id, name: body.name },
-      projectId: request.projectId,
-      operationId,
-      data: { host: placed.hostName },
-    }),
   );
   return { id, operationId };
 }
@@ -102,7 +97,7 @@ async function wishedHost(tx: Tx, spec: CreateVmBody["spec"]): Promise<string | 
 async function writeVm(
   tx: Tx,
   { projectId }: VmRequest,
-  id: VmId,
+  { id, operationId }: Queued<VmId>,
   body: CreateVmBody,
   volumes: readonly PlannedVolume[],
   placed: Placed,
@@ -114,6 +109,7 @@ async function writeVm(
   const vm = { id, projectId, name, labels, spec: specOf(body.spec), hostId, hypervisor, guestType, pool };
   const parts: NewVmParts = {
     vm: { ...vm, domainName: domainNameOf({ id, name }) },
+    ...{ hostName: placed.hostName, operationId },
     reservation: { cpuCount: body.spec.cpu.count, memoryMib },
     volumes: volumes.map(({ role, format, capacityBytes }, position) => {
       const file = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");

@@ -14,7 +14,15 @@ import {
   type VmId,
 } from "../lib/ids.ts";
 import type { NewVolume, VolumeRecord } from "../volumes/volume-store.ts";
-import type { Condition, VmImageUse, VmPhase, VmPower, VmRecord, VmSpec } from "./vm-record.ts";
+import type {
+  Condition,
+  VmImageUse,
+  VmPhase,
+  VmPower,
+  VmRecord,
+  VmSpec,
+  VmSurroundings,
+} from "./vm-record.ts";
 
 /** A row of the list query; the columns are written by this program only. */
 interface VmRow {
@@ -209,23 +217,28 @@ export interface NewVmParts {
   readonly volumes: readonly NewVolume[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   readonly nics: readonly NicRow[];
+  /** The host's name, for the event. */
+  readonly hostName: string;
+  /** What makes it. */
+  readonly operationId: OperationId;
 }
 
 /**
- * Writes a new VM in phase `provisioning` with its reservation, volumes, images and NICs, in one statement. A taken
- * name or MAC address is a unique violation, an image that is gone a foreign key's.
+ * Writes a new VM in phase `provisioning` with its reservation, volumes, images and NICs, and tells it, in one statement. A
+ * taken name or MAC address is a unique violation, an image that is gone a foreign key's.
  */
 export async function insertVm(
   tx: Tx,
-  { vm, reservation, volumes, images, nics }: NewVmParts,
+  { vm, reservation, volumes, images, nics, hostName, operationId }: NewVmParts,
 ): Promise<void> {
+  const data = Prisma.sql`jsonb_build_object('host', ${hostName}::text)`;
   const parts = [
     Prisma.sql`v AS (
       INSERT INTO vm (id, project_id, name, labels, spec, phase, host_id, domain_uuid, domain_name, hypervisor, guest_type,
                       pool, updated_at)
       VALUES (${vm.id}::uuid, ${vm.projectId}::uuid, ${vm.name}, ${JSON.stringify(vm.labels)}::jsonb,
               ${JSON.stringify(vm.spec)}::jsonb, 'provisioning', ${vm.hostId}::uuid, ${vm.id}::uuid, ${vm.domainName},
-              ${vm.hypervisor}, ${vm.guestType}, ${vm.pool}, clock_timestamp()) RETURNING id, project_id, host_id, pool)`,
+              ${vm.hypervisor}, ${vm.guestType}, ${vm.pool}, clock_timestamp()) RETURNING id, name, project_id, host_id, pool)`,
     Prisma.sql`r AS (
       INSERT INTO reservation (vm_id, host_id, cpu_count, memory_mib)
       SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
@@ -233,7 +246,9 @@ export async function insertVm(
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
     ...(nics.length === 0 ? [] : [insertNics(nics)]),
   ];
-  await tx.$executeRaw`WITH ${Prisma.join(parts, ", ")} SELECT FROM v`;
+  await tx.$executeRaw`
+    WITH ${Prisma.join(parts, ", ")}
+    ${insertEvents([vmEventRows("vm.created", Prisma.sql`v AS c`, operationId, data)])}`;
 }
 
 // Rows that stand in one statement with the VM's own, as `v`.
@@ -290,21 +305,37 @@ export interface NicRow {
   readonly macAddress: string;
 }
 
-/** The images of each of these VMs. */
-export async function imageUses(db: Sql, vmIds: readonly VmId[]): Promise<Map<string, VmImageUse[]>> {
+/** What the view of each of these VMs needs beside its record. */
+export async function surroundingsOf(db: Sql, ids: readonly VmId[]): Promise<Map<string, VmSurroundings>> {
   const rows = await db.$queryRaw<
-    { vmId: string; role: string; imageId: string; name: string; sha256: string | null }[]
+    {
+      id: string;
+      images: VmImageUse[];
+      operations: string[];
+      ready: boolean | null;
+      inventoryAt: Date | null;
+      error: string | null;
+      since: Date | null;
+    }[]
   >`
-    SELECT u.vm_id AS "vmId", u.role, u.image_id AS "imageId", i.name, i.sha256
-    FROM vm_image u JOIN image i ON i.id = u.image_id
-    WHERE u.vm_id = ANY(${[...vmIds]}::text[]::uuid[]) ORDER BY u.role`;
-  const uses = new Map<string, VmImageUse[]>();
-  for (const { vmId, role, imageId, name, sha256 } of rows) {
-    const list = uses.get(vmId) ?? [];
-    list.push({ role, imageId: asId<ImageId>(imageId), imageName: name, sha256 });
-    uses.set(vmId, list);
-  }
-  return uses;
+    SELECT v.id, h.state = 'ready' AS ready, h.inventory_at AS "inventoryAt", h.error->>'message' AS error,
+      coalesce(h.last_seen_at, h.created_at) AS since,
+      coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
+                                 ORDER BY u.role)
+                FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
+      coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
+                WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations
+    FROM vm v LEFT JOIN host h ON h.id = v.host_id WHERE v.id = ANY(${[...ids]}::text[]::uuid[])`;
+  return new Map(
+    rows.map(({ id, images, operations, ready, since, inventoryAt, error }) => [
+      id,
+      {
+        images,
+        operations,
+        host: ready === null || since === null ? null : { ready, inventoryAt, error, since },
+      },
+    ]),
+  );
 }
 
 /** Spec and labels after a PATCH or an action that sets the run policy: the generation grows. */

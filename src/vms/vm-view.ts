@@ -1,20 +1,7 @@
 import { timestamp } from "../http/schemas.ts";
-import type { Condition, VmImageUse, VmRecord } from "./vm-record.ts";
+import type { Condition, VmRecord, VmSurroundings } from "./vm-record.ts";
 import type { Vm } from "./vm-schemas.ts";
 import { allowedActions, withCondition } from "./vm-state.ts";
-
-/** What the view of a VM needs beside its record. */
-export interface VmSurroundings {
-  readonly images: readonly VmImageUse[];
-  readonly operations: readonly string[];
-  /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
-  readonly host: {
-    readonly ready: boolean;
-    readonly inventoryAt: Date | null;
-    readonly error: string | null;
-    readonly since: Date;
-  } | null;
-}
 
 /** A VM as the API shows it. */
 export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {

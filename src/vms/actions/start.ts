@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { step } from "../../operations/operation-kind.ts";
+import type { JsonObject } from "../../lib/json.ts";
+import { type StepContext, step } from "../../operations/operation-kind.ts";
 import { defineVmAction } from "../vm-action.ts";
 import { recordApplied } from "../vm-observation-store.ts";
 import {
@@ -27,32 +28,33 @@ export const start = defineVmAction({
   capability: "start",
   runPolicy: "running",
   deadlineSeconds: 900,
-  steps: [startStep<VmInput>(), observeStep<VmInput>()],
+  steps: [startStep(), observeStep<VmInput>()],
 });
 
-/** Defines the domain anew where it is missing or older than the spec, then starts it. Its undo stops what it started. */
-export function startStep<Input extends VmInput>(
-  options: { readonly skip?: (input: Input) => boolean } = {},
-) {
-  return step<Input, { wasOn: boolean; wasDefined: boolean }>({
+/** Starts a domain that is off; defines it before where it is missing or older than the spec. Looks at it in the end. */
+export async function bringUp(context: StepContext<VmInput>, isDefined: boolean): Promise<JsonObject> {
+  const host = hostOf(context);
+  const { vm, spec } = await readDomainSpec(context);
+  if (!isDefined || vm.observedGeneration !== vm.generation) {
+    await host.defineDomain(spec, context.call);
+    await context.transaction((tx) => recordApplied(tx, vm.id, sizeOf(vm)));
+  }
+  await host.startDomain(spec.uuid, context.call);
+  return await look(context);
+}
+
+/** Its undo stops what it started. */
+function startStep() {
+  return step<VmInput, { wasOn: boolean; wasDefined: boolean }>({
     name: "start-domain",
     host: vmHost,
-    ...options,
     async find(context) {
       const domain = await observe(context);
       return { wasOn: isOn(domain?.power), wasDefined: domain !== null };
     },
     async run(context) {
-      const { found, call } = context;
-      const host = hostOf(context);
-      if (found?.wasOn === true) return await look(context);
-      const { vm, spec } = await readDomainSpec(context);
-      if (found?.wasDefined !== true || vm.observedGeneration !== vm.generation) {
-        await host.defineDomain(spec, call);
-        await context.transaction((tx) => recordApplied(tx, vm.id, sizeOf(vm)));
-      }
-      await host.startDomain(spec.uuid, call);
-      return await look(context);
+      if (context.found?.wasOn === true) return await look(context);
+      return await bringUp(context, context.found?.wasDefined === true);
     },
     write: writeSeen,
     async undo(context) {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
-import type { VmRecord } from "../../../src/vms/vm-record.ts";
-import { type VmSurroundings, viewOf } from "../../../src/vms/vm-view.ts";
+import type { VmRecord, VmSurroundings } from "../../../src/vms/vm-record.ts";
+import { viewOf } from "../../../src/vms/vm-view.ts";
 
 const T1 = new Date("2026-01-01T00:00:00.000Z");
 const T2 = new Date("2026-01-02T00:00:00.000Z");
