@@ -85,7 +85,7 @@ async function endAll(ends: readonly End[], logger: Logger): Promise<void> {
 }
 
 // Enough for the API and for the operations under way; each transaction is short.
-const MAX_CONNECTIONS = 24;
+const MAX_CONNECTIONS = 12;
 const MAX_VIRTUAL_SIZE_BYTES = 64 * 1024 * GIB;
 /** Room that images leave for the database and the host itself. */
 const IMAGE_RESERVE_BYTES = GIB;

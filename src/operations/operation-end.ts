@@ -1,10 +1,10 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
-import { operationEvents } from "../events/event-store.ts";
+import { insertEvents, operationEventRows } from "../events/event-store.ts";
 import { toErrorBody } from "../lib/errors.ts";
 import { asId, type OperationId, type ProjectId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
-import type { OperationContext, OperationOutcome, Subject } from "./operation-kind.ts";
+import type { OperationContext, OperationOutcome, StepWrites, Subject } from "./operation-kind.ts";
 import type { KindRegistry } from "./operation-kinds.ts";
 import { promoteWaiting } from "./operation-promote.ts";
 import { type Claim, jsonParameter, subjectRows, unclaimed, underClaim } from "./operation-sql.ts";
@@ -17,6 +17,8 @@ export interface Ending {
   readonly claim: Claim | null;
   /** True leaves the kind's `onEnd` out, where that is what fails. */
   readonly withoutOnEnd?: boolean;
+  /** What is written of its last steps in the same statement. */
+  readonly steps?: StepWrites;
   /** What is kept as its error, where that is not the outcome's. */
   readonly keptError?: JsonObject | null;
 }
@@ -30,13 +32,20 @@ export async function endOperation(
   tx: Tx,
   kinds: KindRegistry,
   operation: OperationContext<unknown>,
-  { outcome, result, subjects, claim, keptError, withoutOnEnd }: Ending,
+  { outcome, result, subjects, claim, steps, keptError, withoutOnEnd }: Ending,
 ): Promise<boolean> {
   const error = outcome.state === "succeeded" ? null : toErrorBody(outcome.error);
   const kept = keptError === undefined ? error : keptError;
   const condition =
     claim === null ? Prisma.sql`o.id = ${operation.id}::uuid AND o.token IS NULL` : underClaim(claim);
   const data = Prisma.sql`jsonb_build_object('error', ${jsonParameter(error)})`;
+  const told = operationEventRows(`operation.${outcome.state}`, Prisma.sql`o`, data);
+  const parts = [
+    ...(steps?.parts ?? []),
+    Prisma.sql`lanes AS (
+      UPDATE operation_subject l SET unfinished = false, active = false FROM o WHERE l.operation_id = o.id)`,
+    Prisma.sql`told AS (${insertEvents([...(steps?.events ?? []), told])})`,
+  ];
   // The lanes are locked: what waits in them now is all that can.
   const [ended] = await tx.$queryRaw<{ waited: boolean }[]>`
     WITH o AS (
@@ -44,9 +53,7 @@ export async function endOperation(
         ended_at = clock_timestamp(), wait_reason = NULL, ${unclaimed}
       WHERE ${condition} AND o.ended_at IS NULL
       RETURNING o.*),
-    lanes AS (
-      UPDATE operation_subject l SET unfinished = false, active = false FROM o WHERE l.operation_id = o.id),
-    told AS (${operationEvents(`operation.${outcome.state}`, Prisma.sql`o`, data)})
+    ${Prisma.join(parts, ", ")}
     SELECT EXISTS (
       SELECT FROM ${subjectRows(subjects)} JOIN operation_subject w
         ON w.kind = s.kind AND w.subject_id = s.subject_id AND w.unfinished AND NOT w.active) AS waited

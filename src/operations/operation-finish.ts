@@ -2,12 +2,11 @@ import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { DroverError, type ErrorBody, toErrorBody } from "../lib/errors.ts";
 import type { JsonObject } from "../lib/json.ts";
-import { endOperation } from "./operation-end.ts";
+import { type Ending, endOperation } from "./operation-end.ts";
 import { attentionError, Fenced } from "./operation-errors.ts";
-import type { OperationOutcome } from "./operation-kind.ts";
 import { lockSubjects } from "./operation-lanes.ts";
 import type { Run } from "./operation-run.ts";
-import { advance, recordStepFailure, type StepName } from "./operation-steps-store.ts";
+import { advance, recordStepFailure, type StepName, stepWrites } from "./operation-steps-store.ts";
 
 /** How a run ends: each in one transaction, with the operation's lanes locked first. */
 
@@ -18,14 +17,18 @@ export interface LastSteps {
 
 /** Ends the operation as succeeded, together with the record of its last step. */
 export async function finishSucceeded(run: Run, last: LastSteps): Promise<void> {
-  await finish(run, { state: "succeeded" }, resultOf(run, last), async (tx) => {
-    if (last.done === undefined && last.skipped.length === 0) return;
-    const { done, skipped } = last;
-    const step = done === undefined ? undefined : run.steps[done.position];
-    const writes = step?.write?.(run.operation, done?.result);
-    await advance(tx, run.claim, { done: done && { ...done, writes }, skipped });
-    if (done !== undefined) await step?.record?.(tx, run.operation, done.result);
-  });
+  const { done, skipped } = last;
+  const step = done === undefined ? undefined : run.steps[done.position];
+  const over = { done: done && { ...done, writes: step?.write?.(run.operation, done.result) }, skipped };
+  const ending = { outcome: { state: "succeeded" }, result: resultOf(run, last) } as const;
+  const record = step?.record;
+  // Without statements of the step's own between them, the record and the end are one statement.
+  if (record === undefined) await finish(run, { ...ending, steps: stepWrites(over) });
+  else
+    await finish(run, ending, async (tx) => {
+      await advance(tx, run.claim, over);
+      await record(tx, run.operation, done?.result);
+    });
 }
 
 export interface Turned {
@@ -41,7 +44,7 @@ export async function finishTurned(
   run: Run,
   { state, error, undone, failedPosition }: Turned,
 ): Promise<void> {
-  await finish(run, { state, error, undone }, null, async (tx) => {
+  await finish(run, { outcome: { state, error, undone } }, async (tx) => {
     if (failedPosition === null) return;
     await recordStepFailure(tx, run.claim, failedPosition, { undo: false, error: toErrorBody(error) });
   });
@@ -59,30 +62,22 @@ export async function finishAttention(
     undone: false,
   } as const;
   const kept = toErrorBody(original) as unknown as JsonObject;
-  await finish(
-    run,
-    outcome,
-    null,
-    (tx) =>
-      recordStepFailure(tx, run.claim, failed.position, { undo: true, error: toErrorBody(failed.error) }),
-    kept,
+  await finish(run, { outcome, keptError: kept }, (tx) =>
+    recordStepFailure(tx, run.claim, failed.position, { undo: true, error: toErrorBody(failed.error) }),
   );
 }
 
 async function finish(
   run: Run,
-  outcome: OperationOutcome,
-  result: JsonObject | null,
-  first: (tx: Tx) => Promise<void>,
-  keptError?: JsonObject,
+  ending: Omit<Ending, "subjects" | "claim">,
+  first: (tx: Tx) => Promise<void> = () => Promise.resolve(),
 ): Promise<void> {
   const { deps, claim, claimed, operation } = run;
   const { subjects } = claimed;
   await deps.db.transaction(async (tx) => {
     // Sent together: the second begins when the first has its locks.
     await sentTogether(lockSubjects(tx, subjects), first(tx));
-    const ending = { outcome, result, subjects, claim, ...(keptError === undefined ? {} : { keptError }) };
-    if (!(await endOperation(tx, deps.kinds, operation, ending))) throw new Fenced();
+    if (!(await endOperation(tx, deps.kinds, operation, { ...ending, subjects, claim }))) throw new Fenced();
     await run.probe("end.written");
     if (!deps.lease.isHeld()) throw new Fenced("the worker's lease is over");
   });

@@ -221,13 +221,15 @@ class Runner implements OperationRunner {
     await this.#runDeps.probe("claim.before", { operationId: null, kind: null, step: null });
     // Else a runner that is told to stop while it looks would take again what it has just given up.
     if (this.#stopped) return;
-    const claimed = await claimOperations(db, {
+    const request = {
       workerId: lease.workerId,
       hosts: this.#claimableHosts(busy),
       freeWithoutHost: Math.max(0, this.#limits.withoutHost - (busy.get(null) ?? 0)),
       free,
       kinds: kinds.names,
-    });
+    };
+    // One statement; in a transaction it is planned once, not each time.
+    const claimed = await db.transaction((tx) => claimOperations(tx, request));
     for (const operation of claimed) this.#start(operation);
     // More may have been waiting than one claim takes.
     if (claimed.length === free) this.#look({ claim: true, cancels: false, sweep: false });

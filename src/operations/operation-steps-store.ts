@@ -70,15 +70,9 @@ interface AdvancedRow {
 
 /** Records that a step is done and that the next one begins, or where it goes on, in one statement. */
 export async function advance(db: Sql, claim: Claim, { done, skipped, begin }: Advance): Promise<Advanced> {
-  const parts = [Prisma.sql`o AS (${claimedRow(claim)})`];
-  if (done !== undefined) parts.push(...doneParts(done));
-  if (skipped.length > 0) {
-    parts.push(Prisma.sql`skipped AS (
-      INSERT INTO operation_step (operation_id, position, name, state, attempts, started_at, ended_at)
-      SELECT o.id, k.position, k.name, 'succeeded', 0, clock_timestamp(), clock_timestamp()
-      FROM o, unnest(${skipped.map((s) => s.position)}::int[], ${skipped.map((s) => s.name)}::text[]) AS k(position, name)
-      ON CONFLICT (operation_id, position) DO NOTHING)`);
-  }
+  const finished = stepWrites({ done, skipped });
+  const parts = [Prisma.sql`o AS (${claimedRow(claim)})`, ...finished.parts];
+  if (finished.events.length > 0) parts.push(Prisma.sql`told AS (${insertEvents(finished.events)})`);
   if (begin !== undefined) parts.push(...beginParts(begin));
   const outcome =
     begin === undefined
@@ -97,19 +91,31 @@ export async function advance(db: Sql, claim: Claim, { done, skipped, begin }: A
   };
 }
 
-function doneParts({ position, result, writes }: DoneStep): Prisma.Sql[] {
+/** What is written of steps that are over, as parts of a statement whose `o` is their operation under its claim. */
+export function stepWrites({ done, skipped }: Pick<Advance, "done" | "skipped">): StepWrites {
+  const over = done === undefined ? { parts: [], events: [] } : doneWrites(done);
+  if (skipped.length === 0) return over;
+  const left = Prisma.sql`skipped AS (
+    INSERT INTO operation_step (operation_id, position, name, state, attempts, started_at, ended_at)
+    SELECT o.id, k.position, k.name, 'succeeded', 0, clock_timestamp(), clock_timestamp()
+    FROM o, unnest(${skipped.map((s) => s.position)}::int[], ${skipped.map((s) => s.name)}::text[]) AS k(position, name)
+    ON CONFLICT (operation_id, position) DO NOTHING)`;
+  return { parts: [...over.parts, left], events: over.events };
+}
+
+function doneWrites({ position, result, writes }: DoneStep): StepWrites {
   const data = Prisma.sql`jsonb_build_object('step', done.name, 'position', done.position, 'total', o.steps_total)`;
   const succeeded = operationEventRows("operation.stepSucceeded", Prisma.sql`o, done`, data);
-  return [
-    Prisma.sql`done AS (
-      UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(result)}, error = NULL,
-        progress = s.progress || jsonb_build_object('done', s.progress->'total'),
-        ended_at = clock_timestamp()
-      FROM o WHERE s.operation_id = o.id AND s.position = ${position}::int AND s.state <> 'succeeded'
-      RETURNING s.name, s.position)`,
-    ...(writes?.parts ?? []),
-    Prisma.sql`told AS (${insertEvents([succeeded, ...(writes?.events ?? [])])})`,
-  ];
+  const part = Prisma.sql`done AS (
+    UPDATE operation_step s SET state = 'succeeded', result = ${jsonParameter(result)}, error = NULL,
+      progress = s.progress || jsonb_build_object('done', s.progress->'total'),
+      ended_at = clock_timestamp()
+    FROM o WHERE s.operation_id = o.id AND s.position = ${position}::int AND s.state <> 'succeeded'
+    RETURNING s.name, s.position)`;
+  return {
+    parts: [part, ...(writes?.parts ?? [])],
+    events: [succeeded, ...(writes?.events ?? [])],
+  };
 }
 
 function beginParts({ position, name, host }: NonNullable<Advance["begin"]>): Prisma.Sql[] {
