@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createDatabase, type Database } from "../../../src/db/client.ts";
+import { Prisma } from "../../../src/db/generated/client.ts";
 import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
@@ -8,6 +9,8 @@ import { vmActions } from "../../../src/vms/actions/index.ts";
 import { start } from "../../../src/vms/actions/start.ts";
 import { stop } from "../../../src/vms/actions/stop.ts";
 import { memoryWithOverhead } from "../../../src/vms/placement.ts";
+import { createPlacementSnapshots } from "../../../src/vms/placement-snapshot.ts";
+import { memoryWithOverheadSql } from "../../../src/vms/placement-store.ts";
 import { patchVm } from "../../../src/vms/vm-change.ts";
 import { vmCreateKind } from "../../../src/vms/vm-create.ts";
 import { vmDeleteKind } from "../../../src/vms/vm-delete.ts";
@@ -25,6 +28,8 @@ let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
 const noImages = { open: () => Promise.reject(new Error("no images here")) };
+// One for all, as in an API process: what is ranked is out of date most of the time.
+const snapshots = createPlacementSnapshots();
 const kinds = createKindRegistry([
   anyKind(vmCreateKind(noImages)),
   anyKind(vmDeleteKind),
@@ -88,7 +93,7 @@ function create(overrides: object = {}): Promise<{ readonly id: VmId }> {
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body));
+  return db.transaction((tx) => createVm(tx, kinds, request, body, snapshots));
 }
 
 async function usedOf(hostId: HostId): Promise<number> {
@@ -171,4 +176,12 @@ describe("a refusal", () => {
     expect(failure).toMatchObject({ code: "no_placement", details: { hosts: { 0: { host: "z-asked" } } } });
     expect(String(failure)).toContain(`z-asked: ${COST - 1} of ${COST - 1} MiB are left`);
   });
+});
+
+it("the server counts what a VM costs as placement does", async () => {
+  for (const memoryMib of [1, 63, 64, 65, 128, 1000, 1_048_576]) {
+    const cost = memoryWithOverheadSql(Prisma.sql`${memoryMib}::int`);
+    const [row] = await db.$queryRaw<{ cost: number }[]>`SELECT ${cost} AS cost`;
+    expect(row?.cost).toBe(memoryWithOverhead(memoryMib));
+  }
 });
