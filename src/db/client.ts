@@ -10,6 +10,11 @@ export type { Db, TransactionOptions, Tx } from "./transaction.ts";
 export type Database = Db & {
   /** See runTransaction. */
   transaction<T>(work: (tx: Tx) => Promise<T>, options?: TransactionOptions): Promise<T>;
+  /**
+   * Breaks every connection: what waits on one is refused as unavailable at once, and new ones are made when needed.
+   * For a server that is silent, which would keep everybody waiting for as long as it is.
+   */
+  breakConnections(): void;
   /** Waits for what is under way, then closes every connection. May be called twice. */
   close(): Promise<void>;
 };
@@ -28,25 +33,25 @@ const CONNECT_TIMEOUT_MS = 5_000;
 const SESSION_LIMITS =
   "SET statement_timeout = '30s'; SET lock_timeout = '15s'; SET idle_in_transaction_session_timeout = '8s'";
 
-// The pool awaits this before it hands a new connection out, though its types promise less.
-const limitSession = {
-  onConnect: async (connection: pg.ClientBase): Promise<void> => {
-    await connection.query(SESSION_LIMITS);
-  },
-};
-
 /**
  * Opens a pool of at most `maxConnections` connections, each made when first needed: an unreachable server is an
  * error of the first query (isDatabaseUnavailable), not of this call.
  */
 export function createDatabase({ url, maxConnections, logger }: DatabaseOptions): Database {
+  const connections = new Set<pg.ClientBase>();
+  // The pool awaits this before it hands a new connection out, though its types promise less.
+  const onConnect = async (connection: pg.ClientBase): Promise<void> => {
+    connections.add(connection);
+    connection.once("end", () => connections.delete(connection));
+    await connection.query(SESSION_LIMITS);
+  };
   const pool = new pg.Pool({
     connectionString: url,
     max: maxConnections,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
     application_name: "drover",
-    ...limitSession,
+    ...{ onConnect },
   });
   // Without listeners a connection that breaks while idle would end the process.
   pool.on("error", (error) => {
@@ -63,6 +68,10 @@ export function createDatabase({ url, maxConnections, logger }: DatabaseOptions)
   return Object.assign(client, {
     transaction: <T>(work: (tx: Tx) => Promise<T>, options?: TransactionOptions) =>
       runTransaction(client, work, options),
+    breakConnections: () => {
+      for (const connection of connections)
+        if (connection instanceof pg.Client) connection.connection.stream.destroy();
+    },
     close: () => (closing ??= client.$disconnect()),
   });
 }

@@ -23,6 +23,7 @@ import {
   spawnServer,
   waitUntilReady,
 } from "./embedded-postgres-server.ts";
+import { superviseServer } from "./embedded-postgres-supervision.ts";
 import { type FileLock, fileLock, tryFileLock } from "./file-lock.ts";
 import { DatabaseSetupError } from "./setup-error.ts";
 
@@ -50,7 +51,8 @@ const START_LOCK_SECONDS = 120;
 
 /**
  * Runs the Postgres that npm brought, or joins the one that runs already for this data directory. Every process
- * that uses it holds a lock that the kernel drops with the process; whoever stops last stops the server.
+ * that uses it holds a lock that the kernel drops with the process; whoever stops last stops the server. One that
+ * dies while it is used is started again by one of them.
  *
  * Throws a DatabaseSetupError that says what to do: not installed on this platform, made by another major version,
  * another user's directory, does not start.
@@ -64,11 +66,15 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     const { sockets, adopted } = (await joinServer(layout, options)) ?? (await startServer(layout, options));
     await ensureDatabase(sockets);
     const using = await fileLock(layout.usersLock, "shared", START_LOCK_SECONDS);
+    const supervision = superviseServer(
+      { isRunning: () => runningServer(layout) !== null, startAgain: () => startAgain(layout, options) },
+      options.logger,
+    );
     let stopping: Promise<void> | undefined;
     return {
       url: socketUrl(sockets),
       adopted,
-      stop: () => (stopping ??= leave(layout, using, options.logger)),
+      stop: () => (stopping ??= supervision.stop().then(() => leave(layout, using, options.logger))),
     };
   } finally {
     starting.release();
@@ -125,6 +131,19 @@ async function startServer(layout: Layout, options: EmbeddedPostgresOptions): Pr
   const ms = Math.round(performance.now() - started);
   options.logger.info({ pid: server.pid, cluster: layout.cluster, ms }, "started the embedded Postgres");
   return { sockets, adopted: false };
+}
+
+/** Every user of a server that died comes here: the start lock lets one of them start it, and never a second one. */
+async function startAgain(layout: Layout, options: EmbeddedPostgresOptions): Promise<void> {
+  const starting = tryFileLock(layout.startLock, "exclusive");
+  if (starting === null) return;
+  try {
+    if (runningServer(layout) !== null) return;
+    options.logger.warn({ cluster: layout.cluster, log: layout.log }, "the embedded Postgres is gone; starting it again");
+    await startServer(layout, options);
+  } finally {
+    starting.release();
+  }
 }
 
 function waiting(layout: Layout, { logger, startTimeoutSeconds = 300 }: EmbeddedPostgresOptions) {

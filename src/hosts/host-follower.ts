@@ -146,11 +146,13 @@ export class HostFollower {
       const observedAt = new Date();
       const seen = await connection.observeDomain(uuid, this.#call());
       const domain = seen === null ? null : checked(ObservedDomainSchema, seen, "a domain");
+      let isMissed = false;
       await this.#write(async (tx) => {
         if (domain === null) await forgetDomain(tx, hostId, uuid, observedAt);
         else await recordDomain(tx, hostId, domain, observedAt);
-        await sink.domain(tx, hostId, uuid, domain, observedAt);
+        isMissed = await sink.domain(tx, hostId, uuid, domain, observedAt);
       });
+      if (isMissed) this.#inventoryDueAt = -Infinity;
     } catch (error) {
       this.#changed.add(uuid);
       throw error;

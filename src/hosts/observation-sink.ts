@@ -6,14 +6,17 @@ import type { HostId } from "../lib/ids.ts";
 export interface ObservationSink {
   /** `observedAt` is when it was asked for. */
   inventory(tx: Tx, hostId: HostId, inventory: HostInventory, observedAt: Date): Promise<void>;
-  /** One domain between two inventories; null: the host said that it has none of this UUID. */
+  /**
+   * One domain between two inventories; null: the host said that it has none of this UUID. True when a complete
+   * inventory is wanted soon, for only that can say that a domain is missing.
+   */
   domain(
     tx: Tx,
     hostId: HostId,
     uuid: string,
     domain: ObservedDomain | null,
     observedAt: Date,
-  ): Promise<void>;
+  ): Promise<boolean>;
   /** The host has fallen silent. */
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
 }

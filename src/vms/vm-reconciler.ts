@@ -1,5 +1,5 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
-import { applyMissing, applySeen, applySilence } from "./vm-observation-store.ts";
+import { applyMissing, applySeen, applySilence, isMissed } from "./vm-observation-store.ts";
 
 /**
  * Brings the inventory of VMs in line with what hosts show. It takes what was seen and nothing else: it never
@@ -12,8 +12,10 @@ export const vmObservations: ObservationSink = {
     await applyMissing(tx, hostId, uuids, observedAt);
   },
   // One look that finds nothing is no proof that a domain is gone: the next complete inventory says so.
-  async domain(tx, hostId, _uuid, domain, observedAt) {
-    if (domain !== null) await applySeen(tx, hostId, [domain], observedAt);
+  async domain(tx, hostId, uuid, domain, observedAt) {
+    if (domain === null) return await isMissed(tx, hostId, uuid);
+    await applySeen(tx, hostId, [domain], observedAt);
+    return false;
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);
