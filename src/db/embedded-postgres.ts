@@ -9,6 +9,7 @@ import {
   refuseOtherMajor,
   removeLayout,
   socketDirectory,
+  socketLock,
 } from "./embedded-postgres-layout.ts";
 import {
   isServerProcess,
@@ -110,9 +111,10 @@ async function startServer(layout: Layout, options: EmbeddedPostgresOptions): Pr
     createCluster(layout, binaries);
   }
   await waitForOrphans(layout.cluster);
-  // What is left is a dead server's. Postgres would take a zombie, or a stranger with the same pid, for alive.
-  rmSync(join(layout.cluster, "postmaster.pid"), { force: true });
   const sockets = socketDirectory(layout);
+  // What is left is a dead server's. Postgres would take a zombie, or a stranger with the same pid, for alive.
+  for (const file of [join(layout.cluster, "postmaster.pid"), socketLock(sockets)])
+    rmSync(file, { force: true });
   const server = spawnServer(layout, binaries, sockets, options.settings ?? {});
   const isAlive = (): boolean =>
     server.pid !== undefined && server.exitCode === null && server.signalCode === null;
