@@ -1,11 +1,12 @@
 import { parseArgs } from "node:util";
 import type { Benchmark } from "./benchmark.ts";
 import { creates } from "./creates.ts";
+import { noticed } from "./noticed.ts";
 import { reads } from "./reads.ts";
 import { warmStart } from "./warm-start.ts";
 
 /** `npm run bench`: every benchmark, or those that are named. */
-const BENCHMARKS: readonly Benchmark[] = [creates, reads, warmStart];
+const BENCHMARKS: readonly Benchmark[] = [creates, reads, warmStart, noticed];
 
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`);

@@ -1,14 +1,7 @@
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import type { EventRecord } from "../../src/events/event-store.ts";
 import { eventStream } from "../../src/events/event-stream.ts";
 import { newId } from "../../src/lib/ids.ts";
-
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-afterEach(() => {
-  vi.useRealTimers();
-});
 
 function event(seq: bigint): EventRecord {
   const subject = { kind: "vm", id: newId(), name: "web" };
@@ -18,14 +11,9 @@ function event(seq: bigint): EventRecord {
   };
 }
 
-/** Reads the stream to its end, with all that its time brings. */
 async function readAll(stream: AsyncGenerator<string, void>): Promise<string> {
   let text = "";
-  const reading = (async () => {
-    for await (const chunk of stream) text += chunk;
-  })();
-  await vi.advanceTimersByTimeAsync(120_000);
-  await reading;
+  for await (const chunk of stream) text += chunk;
   return text;
 }
 
