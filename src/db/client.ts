@@ -40,10 +40,12 @@ const SESSION_LIMITS =
 export function createDatabase({ url, maxConnections, logger }: DatabaseOptions): Database {
   const connections = new Set<pg.ClientBase>();
   // The pool awaits this before it hands a new connection out, though its types promise less.
-  const onConnect = async (connection: pg.ClientBase): Promise<void> => {
-    connections.add(connection);
-    connection.once("end", () => connections.delete(connection));
-    await connection.query(SESSION_LIMITS);
+  const hooks = {
+    onConnect: async (connection: pg.ClientBase): Promise<void> => {
+      connections.add(connection);
+      connection.once("end", () => connections.delete(connection));
+      await connection.query(SESSION_LIMITS);
+    },
   };
   const pool = new pg.Pool({
     connectionString: url,
@@ -51,7 +53,7 @@ export function createDatabase({ url, maxConnections, logger }: DatabaseOptions)
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,
     application_name: "drover",
-    ...{ onConnect },
+    ...hooks,
   });
   // Without listeners a connection that breaks while idle would end the process.
   pool.on("error", (error) => {

@@ -141,7 +141,10 @@ async function startAgain(layout: Layout, options: EmbeddedPostgresOptions): Pro
   if (starting === null) return;
   try {
     if (runningServer(layout) !== null) return;
-    options.logger.warn({ cluster: layout.cluster, log: layout.log }, "the embedded Postgres is gone; starting it again");
+    options.logger.warn(
+      { cluster: layout.cluster, log: layout.log },
+      "the embedded Postgres is gone; starting it again",
+    );
     await startServer(layout, options);
   } finally {
     starting.release();

@@ -146,11 +146,10 @@ export class HostFollower {
       const observedAt = new Date();
       const seen = await connection.observeDomain(uuid, this.#call());
       const domain = seen === null ? null : checked(ObservedDomainSchema, seen, "a domain");
-      let isMissed = false;
-      await this.#write(async (tx) => {
+      const isMissed = await this.#write(async (tx) => {
         if (domain === null) await forgetDomain(tx, hostId, uuid, observedAt);
         else await recordDomain(tx, hostId, domain, observedAt);
-        isMissed = await sink.domain(tx, hostId, uuid, domain, observedAt);
+        return await sink.domain(tx, hostId, uuid, domain, observedAt);
       });
       if (isMissed) this.#inventoryDueAt = -Infinity;
     } catch (error) {
@@ -159,9 +158,9 @@ export class HostFollower {
     }
   }
 
-  async #write(work: (tx: Tx) => Promise<void>): Promise<void> {
+  async #write<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     try {
-      await this.#deps.write(work);
+      return await this.#deps.write(work);
     } catch (error) {
       if (error instanceof NotOwner) throw error;
       if (uniqueViolation(error) !== null) throw sameMachine(error);

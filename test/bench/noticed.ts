@@ -65,7 +65,12 @@ interface Noticed {
 
 /** One more client of the host's libvirtd: what it is told, and when, Drover cannot know earlier. */
 async function watch({ uri }: KvmHost): Promise<HostConnection> {
-  const target = { uri, accelerator: "tcg", credentials: {}, installationId: newId<InstallationId>() } as const;
+  const target = {
+    uri,
+    accelerator: "tcg",
+    credentials: {},
+    installationId: newId<InstallationId>(),
+  } as const;
   return await libvirtDriver.connect(target, { signal: AbortSignal.timeout(LIMIT_MS) });
 }
 

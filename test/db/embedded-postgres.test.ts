@@ -253,7 +253,9 @@ describe("after a failure", () => {
       await expect.poll(() => remembered(url), SOON).toEqual(["kept"]);
       expect(postmaster()).not.toBe(killed);
       // What everybody started who would start one; the others' children have another parent.
-      const parents = serverProcesses(cluster()).filter((pid) => pid !== postmaster()).map(parentOf);
+      const parents = serverProcesses(cluster())
+        .filter((pid) => pid !== postmaster())
+        .map(parentOf);
       expect(new Set(parents)).toEqual(new Set([postmaster()]));
     }
     for (const { process: user } of users) await end(user, () => user.stdin?.end());

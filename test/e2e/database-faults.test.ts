@@ -73,8 +73,8 @@ async function send(method: string, path: string, body?: object, key?: string): 
 
 const UNAVAILABLE = {
   status: 503,
-  type: expect.stringContaining("application/problem+json"),
-  retryAfter: expect.stringMatching(/^[1-9]\d*$/),
+  type: expect.stringContaining("application/problem+json") as unknown,
+  retryAfter: expect.stringMatching(/^[1-9]\d*$/) as unknown,
   body: { code: "unavailable", retry: "temporary" },
 };
 

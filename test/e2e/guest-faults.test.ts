@@ -127,7 +127,10 @@ describe("behind our back", () => {
   it("a domain of somebody else's is defined, started and undefined", async () => {
     const xml = join(host.dir, "stranger.xml");
     const os = '<os><type arch="x86_64" machine="q35">hvm</type></os>';
-    writeFileSync(xml, `<domain type="qemu"><name>stranger</name><memory unit="MiB">64</memory>${os}</domain>`);
+    writeFileSync(
+      xml,
+      `<domain type="qemu"><name>stranger</name><memory unit="MiB">64</memory>${os}</domain>`,
+    );
     const strangers = async () => {
       const { items } = await ok(listHostDomains({ client: scene.client, path: { host: "local" } }));
       return items.filter(({ name }) => name === "stranger");

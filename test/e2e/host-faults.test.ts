@@ -128,7 +128,10 @@ describe("a libvirtd that is killed and started again", () => {
     expect(await scene.end(operation)).toMatchObject({ state: "succeeded" });
     await scene.untilVm("halfway", { phase: "ready", power: "running", conditions: [] });
     expect(await shaky.virsh(["list", "--all", "--uuid"])).toBe(vm.id);
-    expect(readdirSync(shaky.poolDir).sort()).toEqual([`console-${vm.id}.log`, `drover-${vm.id}-disk-root.raw`]);
+    expect(readdirSync(shaky.poolDir).sort()).toEqual([
+      `console-${vm.id}.log`,
+      `drover-${vm.id}-disk-root.raw`,
+    ]);
     expect(statSync(file).size).toBe(IMAGE_BYTES);
   });
 
