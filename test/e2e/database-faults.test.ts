@@ -38,6 +38,7 @@ beforeAll(async () => {
 }, 180_000);
 
 afterAll(async () => {
+  database.thaw();
   await service.stop();
   await Promise.all([database.remove(), host.stop()]);
   await rm(dataDir, { recursive: true, force: true });
@@ -92,6 +93,7 @@ function keepAsking(name: string) {
     return answers;
   };
   const all = Promise.all(Array.from({ length: AT_ONCE }, ask));
+  all.catch(() => undefined); // told to whoever ends it
   return async (): Promise<Answer[]> => {
     ended = true;
     return (await all).flat();

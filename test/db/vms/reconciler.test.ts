@@ -61,8 +61,9 @@ async function inventory(when: Date, ...domains: readonly ObservedDomain[]): Pro
   });
 }
 
-async function event(when: Date, id: VmId, domain: ObservedDomain | null): Promise<void> {
-  await database.db.transaction((tx) => vmObservations.domain(tx, host, id, domain, when));
+/** Whether an inventory is wanted. */
+async function event(when: Date, id: VmId, domain: ObservedDomain | null): Promise<boolean> {
+  return await database.db.transaction((tx) => vmObservations.domain(tx, host, id, domain, when));
 }
 
 async function seen(id: VmId): Promise<string> {
@@ -206,6 +207,26 @@ describe("an event of a domain", () => {
     expect(await seen(id)).toBe("crashed");
     await event(at(3), id, null);
     expect(await seen(id)).toBe("crashed");
+  });
+});
+
+describe("a look that finds no domain", () => {
+  it("wants an inventory for a VM that should have one, until that has told it", async () => {
+    const id = await addVm();
+    expect(await event(at(2), id, domainOf(id))).toBe(false);
+    expect(await event(at(3), id, null)).toBe(true);
+    await inventory(at(4));
+    expect(await seen(id)).toBe("off DomainMissing");
+    expect(await event(at(5), id, null)).toBe(false);
+  });
+
+  it("wants none for a VM that an operation works on, or that has none by right, or for no VM", async () => {
+    const busy = await addVm();
+    await occupy(busy, true);
+    expect(await event(at(2), busy, null)).toBe(false);
+    for (const phase of ["provisioning", "failed", "deleting"])
+      expect(await event(at(2), await addVm({ phase }), null)).toBe(false);
+    expect(await event(at(2), newId<VmId>(), null)).toBe(false);
   });
 });
 

@@ -62,14 +62,18 @@ describe("an error of libvirt", () => {
 
 describe("an error of the connection", () => {
   it.each([
-    ["refused", "unreachable"],
-    ["closed", "unreachable"],
-    ["timeout", "unreachable"],
-    ["protocol", "unreachable"],
-    ["auth", "authentication"],
-    ["tls", "authentication"],
-  ] as const)("%s is %s", (kind, reason) => {
-    expect(toHypervisorError(new ConnectionError(kind, "words"))).toMatchObject({ reason, message: "words" });
+    ["refused", "unreachable", "words. See that libvirtd runs on the host, and that the network reaches it."],
+    ["closed", "unreachable", "words. See that libvirtd runs on the host, and that the network reaches it."],
+    [
+      "timeout",
+      "unreachable",
+      "words. See whether libvirtd on the host hangs, and whether the network reaches it.",
+    ],
+    ["protocol", "unreachable", "words"],
+    ["auth", "authentication", "words"],
+    ["tls", "authentication", "words"],
+  ] as const)("%s is %s, and says what to do", (kind, reason, message) => {
+    expect(toHypervisorError(new ConnectionError(kind, "words"))).toMatchObject({ reason, message });
   });
 
   it("about a host key carries its fingerprint", () => {
