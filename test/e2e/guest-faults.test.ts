@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { openAsBlob, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -124,22 +125,30 @@ describe("behind our back", () => {
     expect(await host.exec("ls", ["/var/lib/libvirt/images"])).not.toContain(vm.id);
   });
 
-  it("a domain of somebody else's is defined, started and undefined", async () => {
+  it("a domain of somebody else's is defined, started, defined anew and undefined", async () => {
     const xml = join(host.dir, "stranger.xml");
-    const os = '<os><type arch="x86_64" machine="q35">hvm</type></os>';
-    writeFileSync(
-      xml,
-      `<domain type="qemu"><name>stranger</name><memory unit="MiB">64</memory>${os}</domain>`,
-    );
+    const write = (memoryMib: number): void => {
+      const os = '<os><type arch="x86_64" machine="q35">hvm</type></os>';
+      const memory = `<memory unit="MiB">${memoryMib}</memory>`;
+      writeFileSync(
+        xml,
+        `<domain type="qemu"><name>stranger</name><uuid>${uuid}</uuid>${memory}${os}</domain>`,
+      );
+    };
+    const uuid = randomUUID();
     const strangers = async () => {
       const { items } = await ok(listHostDomains({ client: scene.client, path: { host: "local" } }));
       return items.filter(({ name }) => name === "stranger");
     };
+    write(64);
     await host.virsh(["define", xml]);
-    await expect.poll(strangers, PATIENCE).toMatchObject([{ power: "off", managed: false }]);
+    await expect.poll(strangers, PATIENCE).toMatchObject([{ power: "off", managed: false, memoryMib: 64 }]);
     await host.virsh(["start", "stranger"]);
     await expect.poll(strangers, PATIENCE).toMatchObject([{ power: "running", managed: false }]);
     await host.virsh(["destroy", "stranger"]);
+    write(96);
+    await host.virsh(["define", xml]);
+    await expect.poll(strangers, PATIENCE).toMatchObject([{ power: "off", managed: false, memoryMib: 96 }]);
     await host.virsh(["undefine", "stranger"]);
     await expect.poll(strangers, PATIENCE).toEqual([]);
   });

@@ -84,9 +84,15 @@ export function toHypervisorError(error: unknown, signal?: AbortSignal): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
+/** Another call on the same guest is not done: most often for the guest's QEMU hangs. */
+const GUEST_IS_HELD = /cannot acquire state change lock/i;
+
 function fromLibvirt(error: LibvirtError): HypervisorError {
   const reason = error.unsupported ? "unsupported" : reasonOf(error);
-  return new HypervisorError(reason, error.message, {
+  const message = GUEST_IS_HELD.test(error.message)
+    ? `${error.message}. An earlier call on the guest is not done, and its QEMU may hang: a forced stop ends it.`
+    : error.message;
+  return new HypervisorError(reason, message, {
     cause: error,
     details: { libvirtCode: String(error.code), libvirtDomain: String(error.domain) },
   });

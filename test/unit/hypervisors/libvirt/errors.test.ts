@@ -28,7 +28,6 @@ describe("an error of libvirt", () => {
     [errorCode.operationInvalid, "Requested operation is not valid: domain is not running", "invalid-state"],
     [errorCode.operationFailed, "operation failed: domain is not running", "invalid-state"],
     [errorCode.operationInvalid, "volume 'a' is still in use.", "busy"],
-    [errorCode.operationTimeout, "Timed out during operation: cannot acquire state change lock", "busy"],
     [errorCode.internalError, "pool 'a' has asynchronous jobs running.", "busy"],
     [errorCode.resourceBusy, "Requested operation is not valid", "busy"],
     [errorCode.systemError, "cannot write data: No space left on device", "storage-full"],
@@ -45,6 +44,14 @@ describe("an error of libvirt", () => {
     const turned = toHypervisorError(error);
     expect(turned).toBeInstanceOf(HypervisorError);
     expect(turned).toMatchObject({ reason, message, cause: error, details: { libvirtCode: String(code) } });
+  });
+
+  it("about a guest that an earlier call holds is busy, and says what ends that", () => {
+    const message = "Timed out during operation: cannot acquire state change lock";
+    expect(toHypervisorError(libvirtError(errorCode.operationTimeout, message))).toMatchObject({
+      reason: "busy",
+      message: expect.stringMatching(/^Timed out.*its QEMU may hang: a forced stop ends it\.$/) as unknown,
+    });
   });
 
   it("about a file that is missing is not found, whoever misses it", () => {
