@@ -141,6 +141,9 @@ async function startAgain(layout: Layout, options: EmbeddedPostgresOptions): Pro
   if (starting === null) return;
   try {
     if (runningServer(layout) !== null) return;
+    // A new one would be empty, and nobody would notice at first.
+    if (!existsSync(layout.cluster))
+      throw new DatabaseSetupError(`The embedded database is gone: ${layout.cluster} was removed.`);
     options.logger.warn(
       { cluster: layout.cluster, log: layout.log },
       "the embedded Postgres is gone; starting it again",

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import { removeEmbeddedPostgres, startEmbeddedPostgres } from "../../src/db/embedded-postgres.ts";
 import { serverProcesses } from "../../src/db/embedded-postgres-process.ts";
+import type { Log } from "../../src/lib/log.ts";
 import { execute } from "../fixtures/database.ts";
 import { silentLog } from "../fixtures/log.ts";
 
@@ -262,6 +263,17 @@ describe("after a failure", () => {
     expect(await remembered(url)).toEqual(["kept"]);
     await stop();
     expect(serverProcesses(cluster())).toEqual([]);
+  });
+
+  it("is not made anew when its data was removed under it", async () => {
+    const error = vi.fn<Log["error"]>();
+    const { stop } = await startEmbeddedPostgres({ dataDir, logger: { ...silentLog, error } });
+    process.kill(postmaster(), "SIGKILL");
+    rmSync(cluster(), { recursive: true, force: true });
+    const words = () => JSON.stringify(error.mock.calls);
+    await expect.poll(words, SOON).toContain("The embedded database is gone");
+    expect(existsSync(cluster())).toBe(false);
+    await stop();
   });
 
   it("is not started again once its last user has left", async () => {
