@@ -269,7 +269,7 @@ describe("after a failure", () => {
     const error = vi.fn<Log["error"]>();
     const { stop } = await startEmbeddedPostgres({ dataDir, logger: { ...silentLog, error } });
     process.kill(postmaster(), "SIGKILL");
-    rmSync(cluster(), { recursive: true, force: true });
+    rmSync(cluster(), { recursive: true, force: true, maxRetries: 20 });
     const words = () => JSON.stringify(error.mock.calls);
     await expect.poll(words, SOON).toContain("The embedded database is gone");
     expect(existsSync(cluster())).toBe(false);
