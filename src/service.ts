@@ -109,7 +109,10 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
   ends.push(() => wakes.close());
 
   const images = imageParts(config, db, logger, imageDirectory);
-  const kinds = operationKinds({ installationId, images: images.contents, importKind: images.importKind });
+  const kinds = operationKinds({
+    ...{ installationId, images: images.contents, importKind: images.importKind },
+    ...(probe === undefined ? {} : { probe }),
+  });
   const hosts: HostServiceDeps = { kinds, secretBox, installationId, ...lookUpDrivers(databaseUrl) };
   const parts: Parts = {
     config,

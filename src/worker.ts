@@ -166,15 +166,17 @@ export interface KindDeps {
   readonly installationId: InstallationId;
   readonly images: ImageContents;
   readonly importKind: OperationKind<ImportInput>;
+  readonly probe?: CrashProbe;
 }
 
 /** Every kind of operation, one line each; the kinds of VM actions follow from their list. */
-export function operationKinds({ installationId, images, importKind }: KindDeps): KindRegistry {
-  return createKindRegistry([
+export function operationKinds({ installationId, images, importKind, probe }: KindDeps): KindRegistry {
+  const kinds = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
     anyKind(vmCreateKind(images)),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),
-  ]);
+  ];
+  return createKindRegistry(kinds, probe);
 }

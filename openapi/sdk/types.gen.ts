@@ -85,7 +85,7 @@ export type EventSubject = {
 };
 
 /**
- * Boots from the first disk by firmware.
+ * Boots by firmware: from the first disk, without disks from the network.
  */
 export type FirmwareBoot = {
     firmware: 'bios';

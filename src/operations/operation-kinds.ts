@@ -1,4 +1,5 @@
 import { DroverError } from "../lib/errors.ts";
+import { type CrashProbe, noProbe } from "./crash-points.ts";
 import type { AnyOperationKind, OperationKind, Overtaking } from "./operation-kind.ts";
 
 /** Every kind of operation that this program knows, by name. */
@@ -6,9 +7,14 @@ export interface KindRegistry {
   readonly names: readonly string[];
   /** Throws `internal` for a kind that this program does not know: a newer release queued it. */
   get(name: string): AnyOperationKind;
+  /** Called while an operation is queued, before its transaction commits. */
+  readonly probe: CrashProbe;
 }
 
-export function createKindRegistry(kinds: readonly AnyOperationKind[]): KindRegistry {
+export function createKindRegistry(
+  kinds: readonly AnyOperationKind[],
+  probe: CrashProbe = noProbe,
+): KindRegistry {
   const byName = new Map<string, AnyOperationKind>();
   for (const kind of kinds) {
     if (byName.has(kind.name)) throw new TypeError(`two operation kinds are named ${kind.name}`);
@@ -17,6 +23,7 @@ export function createKindRegistry(kinds: readonly AnyOperationKind[]): KindRegi
     byName.set(kind.name, kind);
   }
   return {
+    probe,
     names: [...byName.keys()],
     get(name) {
       const kind = byName.get(name);

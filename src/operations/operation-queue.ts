@@ -2,7 +2,6 @@ import { Prisma } from "../db/generated/client.ts";
 import type { Db, Tx } from "../db/transaction.ts";
 import { operationEvents } from "../events/event-store.ts";
 import { asId, newId, type OperationId } from "../lib/ids.ts";
-import { type CrashProbe, noProbe } from "./crash-points.ts";
 import type { EnqueueRequest, OperationKind, Subject } from "./operation-kind.ts";
 import {
   deadlineSeconds,
@@ -40,7 +39,6 @@ export async function enqueue<Input>(
   tx: Tx,
   request: EnqueueRequest<Input>,
   kinds: KindRegistry,
-  probe: CrashProbe = noProbe,
 ): Promise<OperationRecord> {
   const { kind, input } = request;
   const subjects = distinctSubjects(request.subjects);
@@ -52,7 +50,7 @@ export async function enqueue<Input>(
     await cancelOvertaken(tx, kinds, { rank, subjects, by: request });
   }
   const record = await insertOperation(tx, request, subjects);
-  await probe("enqueue.written", { operationId: record.id, kind: kind.name, step: null });
+  await kinds.probe("enqueue.written", { operationId: record.id, kind: kind.name, step: null });
   return record;
 }
 

@@ -16,8 +16,8 @@ import { runVisibly } from "./run-program.mjs";
 import { runScript } from "./run-script.mjs";
 
 const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
-// These start hypervisors; what is left is test/unit, test/db and test/api.
-const NEED_ROOT = ["test/contract/**", "test/e2e/**"];
+// These start hypervisors; what is left runs anywhere.
+const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/qemu-*"];
 
 /**
  * Everything that runs without root.

@@ -23,9 +23,10 @@ const GuestTypeName = z.enum(["hvm", "pvh", "pv"]);
 const Cpu = z.strictObject({ count: z.int().min(1).max(MAX_CPUS) }).meta({ id: "VmCpu" });
 const MemoryMib = z.int().min(16).max(MAX_MEMORY_MIB);
 
-const FirmwareBoot = z
-  .strictObject({ firmware: z.literal("bios") })
-  .meta({ id: "FirmwareBoot", description: "Boots from the first disk by firmware." });
+const FirmwareBoot = z.strictObject({ firmware: z.literal("bios") }).meta({
+  id: "FirmwareBoot",
+  description: "Boots by firmware: from the first disk, without disks from the network.",
+});
 const KernelBoot = z
   .strictObject({
     kernel: IdOrName.meta({ description: "An image of kind kernel." }),
@@ -103,9 +104,9 @@ const NewVmSpec = z
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
     nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
   })
-  .refine((spec) => "kernel" in spec.boot || spec.disks.length > 0, {
+  .refine((spec) => "kernel" in spec.boot || spec.disks.length + spec.nics.length > 0, {
     path: ["disks"],
-    message: "a VM that boots by firmware needs a disk",
+    message: "a VM that boots by firmware needs a disk, or a NIC to boot from the network",
   })
   .meta({ id: "NewVmSpec" });
 

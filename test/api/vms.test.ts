@@ -136,6 +136,12 @@ describe("creating a VM", () => {
     expect(vm.status).toMatchObject({ phase: "ready", power: "off", allowedActions: ["start", "delete"] });
   });
 
+  it("takes a VM without disks that boots from the network", async () => {
+    const vm = await addVm(service, "diskless", { disks: [], nics: [{ name: "eth0", network: "default" }] });
+    expect(vm.status).toMatchObject({ phase: "ready", power: "running" });
+    expect(await service.database.db.volume.count({ where: { vmId: vm.id } })).toBe(0);
+  });
+
   it("holds the answer until it is done, with ?wait", async () => {
     const body = {
       name: "waited",
@@ -168,7 +174,7 @@ describe("creating a VM", () => {
     ["an unknown kernel", { boot: { kernel: "nope" }, disks: [] }, "/spec/boot/kernel"],
     ["an unknown host", { placement: { host: "nope" } }, "/spec/placement/host"],
     ["an empty disk without a size", { disks: [{ name: "root" }] }, "/spec/disks/0/sizeGib"],
-    ["no disk to boot from", { disks: [] }, "/spec/disks"],
+    ["nothing to boot from", { disks: [] }, "/spec/disks"],
     [
       "two disks of one name",
       {

@@ -79,7 +79,10 @@ function mark(spec: DomainSpec): XmlNode {
 function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): XmlNode {
   const machine = platform.machine === null ? {} : { machine: platform.machine };
   const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
-  if (spec.boot.kind === "firmware") return xmlNode("os", {}, [type, xmlNode("boot", { dev: "hd" })]);
+  if (spec.boot.kind === "firmware") {
+    const dev = spec.disks.length > 0 ? "hd" : "network";
+    return xmlNode("os", {}, [type, xmlNode("boot", { dev })]);
+  }
   if (paths.kernel === null) throw missingPath("kernel");
   const { commandLine } = spec.boot;
   return xmlNode("os", {}, [

@@ -73,8 +73,9 @@ describe("a domain's XML", () => {
     expect(textAt(root, "name")).toBe(spec.name);
   });
 
-  it("boots from its disk, or from kernel, initrd and command line as they were given", () => {
+  it("boots from its disk, without one from the network, or from kernel, initrd and command line as they were given", () => {
     expect(attribute(child(write(), "os", "boot"), "dev")).toBe("hd");
+    expect(attribute(child(write({ disks: [] }), "os", "boot"), "dev")).toBe("network");
     const os = child(write({ boot: kernelBoot }), "os");
     expect(os?.children.map(({ name, text }) => [name, text])).toEqual([
       ["type", "hvm"],

@@ -1,0 +1,119 @@
+import { vmActions } from "../../src/vms/actions/index.ts";
+import { type ActionName, allowedActions } from "../../src/vms/vm-state.ts";
+import type { Caller, Change } from "./caller.ts";
+
+/** Where one operation of the matrix plays: on a VM, host or image of its own. */
+export interface Place {
+  /** Of the VM, host or image that the operation is about; nobody else has it. */
+  readonly name: string;
+  /** The name of a registered host; the places that act at once have different ones where the rig has enough. */
+  readonly host: string;
+}
+
+/** What the rig lends to the scenes. */
+export interface Stage {
+  readonly call: Caller;
+  /** The URI of a host that is not registered yet. */
+  readonly newHostUri: (name: string) => string;
+  /** Where an image can be imported from. */
+  readonly imageUrl: string;
+  /** Called for a VM that is to be stopped: its guest shall take no notice, so that every step of a stop has work to do. */
+  readonly deafen: (vmId: string, host: string) => Promise<void>;
+}
+
+/** How one kind of operation is brought about through the API. */
+export interface Scene {
+  /** As far as the kind's `skip` and `forwardOnly` look at it. */
+  readonly input: unknown;
+  /** Makes what the operation needs, before anything is killed. */
+  prepare(stage: Stage, place: Place): Promise<void>;
+  request(stage: Stage, place: Place): Change;
+}
+
+/** Images that the VMs of the scenes are made from; each rig uploads them. */
+export const DISK_IMAGE = "disk-image";
+export const KERNEL_IMAGE = "kernel-image";
+
+const nothing = (): Promise<void> => Promise.resolve();
+
+const OTHER_SCENES: Readonly<Record<string, Scene>> = {
+  "host.register": {
+    input: {},
+    prepare: nothing,
+    request: (stage, { name }) => ({
+      method: "POST",
+      path: "/v1/hosts",
+      body: { name, uri: stage.newHostUri(name) },
+    }),
+  },
+  "host.refresh": {
+    input: {},
+    prepare: nothing,
+    request: (_stage, { host }) => ({ method: "POST", path: `/v1/hosts/${host}/refresh` }),
+  },
+  "image.import": {
+    input: {},
+    prepare: nothing,
+    request: ({ imageUrl }, { name }) => ({
+      method: "POST",
+      path: "/v1/images",
+      // A content of its own, so that what is left of it can be told from the others'.
+      body: { name, kind: "kernel", source: { kind: "url", url: `${imageUrl}/${name}` } },
+    }),
+  },
+  "vm.create": {
+    input: { start: true, bootFiles: true, disks: true },
+    prepare: nothing,
+    request: (_stage, place) => createRequest(place, "running"),
+  },
+  "vm.delete": {
+    input: {},
+    prepare: (stage, place) => makeVm(stage, place, "running"),
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}` }),
+  },
+};
+
+/** Bodies of actions whose defaults leave a step without work. */
+const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
+
+/** The scene of a kind; those of VM actions follow from the list of actions. Throws for a kind that has none. */
+export function sceneOf(kind: string): Scene {
+  const action = vmActions.find((candidate) => candidate.kind.name === kind);
+  if (action !== undefined) return actionScene(action);
+  const scene = OTHER_SCENES[kind];
+  if (scene === undefined) throw new Error(`the operation kind ${kind} needs a scene in ${import.meta.url}`);
+  return scene;
+}
+
+function actionScene({ name, inputFor }: (typeof vmActions)[number]): Scene {
+  const power = (["off", "running", "paused"] as const).find((candidate) =>
+    allowedActions({ phase: "ready", power: candidate }).includes(name),
+  );
+  if (power === undefined) throw new Error(`no power from which the action ${name} does anything`);
+  const body = BODIES[name] ?? {};
+  return {
+    input: inputFor("00000000-0000-4000-8000-000000000000" as Parameters<typeof inputFor>[0], body),
+    prepare: (stage, place) => makeVm(stage, place, power),
+    request: (_stage, place) => ({ method: "POST", path: `/v1/vms/${place.name}/${name}`, body }),
+  };
+}
+
+function createRequest({ name, host }: Place, runPolicy: "running" | "stopped"): Change {
+  const spec = {
+    cpu: { count: 1 },
+    memoryMib: 64,
+    runPolicy,
+    boot: { kernel: KERNEL_IMAGE },
+    disks: [{ name: "root", image: DISK_IMAGE }],
+    placement: { host },
+  };
+  return { method: "POST", path: "/v1/vms", body: { name, spec } };
+}
+
+async function makeVm(stage: Stage, place: Place, power: "off" | "running" | "paused"): Promise<void> {
+  await stage.call.done(createRequest(place, power === "off" ? "stopped" : "running"));
+  const { id } = (await stage.call.read(`/v1/vms/${place.name}`)) as { readonly id: string };
+  await stage.deafen(id, place.host);
+  if (power === "paused")
+    await stage.call.done({ method: "POST", path: `/v1/vms/${place.name}/pause`, body: {} });
+}

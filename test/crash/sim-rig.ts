@@ -1,0 +1,31 @@
+import { simControl } from "../../src/hypervisors/sim/sim-control-store.ts";
+import type { TestDatabase } from "../fixtures/database.ts";
+import type { Rig } from "./campaign.ts";
+import type { World } from "./complaints.ts";
+
+/** Simulated hosts, as many as operations act at once: none has to wait for another. */
+export async function openSimRig(database: TestDatabase, hostCount: number): Promise<Rig> {
+  const control = await simControl(database.url);
+  const uriOf = (name: string): string => `sim+kvm://${name}`;
+  const names = Array.from({ length: hostCount }, (_, index) => `host-${index}`);
+  return {
+    hosts: names.map((name) => ({ name, registration: { uri: uriOf(name) } })),
+    newHostUri: uriOf,
+    deafen: (vmId, host) => control.ignoreShutdown(uriOf(host), vmId),
+    world: () => readWorld(database.db),
+    close: () => control.close(),
+  };
+}
+
+async function readWorld(db: TestDatabase["db"]): Promise<World> {
+  const domains = await db.$queryRaw<
+    { uuid: string; power: string }[]
+  >`SELECT uuid, power FROM sim.domain_now`;
+  const volumes = await db.$queryRaw<{ name: string }[]>`SELECT name FROM sim.volume`;
+  const logs = await db.$queryRaw<{ uuid: string }[]>`SELECT uuid FROM sim.console_log`;
+  return {
+    domains: new Map(domains.map(({ uuid, power }) => [uuid, power])),
+    volumes: volumes.map(({ name }) => name),
+    consoleLogs: logs.map(({ uuid }) => uuid),
+  };
+}
