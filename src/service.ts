@@ -99,7 +99,13 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
   const imageDirectory = join(config.dataDir, "images");
   const installationId = await claimInstallation(db, secretBox, imageDirectory);
   const newAdminToken = await ensureAdminToken(db, systemClock, config.adminToken ?? undefined);
-  const wakes = await openListener({ url: databaseUrl, logger });
+  const wakes = await openListener({
+    url: databaseUrl,
+    logger,
+    onSilence: () => {
+      db.breakConnections();
+    },
+  });
   ends.push(() => wakes.close());
 
   const images = imageParts(config, db, logger, imageDirectory);

@@ -18,6 +18,11 @@ export type { Db, Sql, TransactionOptions, Tx } from "./transaction.ts";
 export type Database = Db & {
   /** See runTransaction. */
   transaction<T>(work: (tx: Tx) => Promise<T>, options?: TransactionOptions): Promise<T>;
+  /**
+   * Breaks every connection: what waits on one is refused as unavailable at once, and new ones are made when needed.
+   * For a server that is silent, which would keep everybody waiting for as long as it is.
+   */
+  breakConnections(): void;
   /** Waits for what is under way, then closes every connection. May be called twice. */
   close(): Promise<void>;
 };
@@ -45,6 +50,9 @@ export function createDatabase({ url, maxConnections, logger }: DatabaseOptions)
     ...modelsOf(prisma),
     ...sqlOver((statement) => sendAlone(connections, statement)),
     transaction: (work, options) => runTransaction(connections, work, options),
+    breakConnections: () => {
+      connections.breakAll();
+    },
     close: () => (closing ??= close()),
   };
 }

@@ -47,11 +47,22 @@ export function createPool(url: string, maxConnections: number, logger: Log): pg
 export class Connections {
   readonly #pool: pg.Pool;
   readonly #waiting = new Set<() => void>();
+  readonly #open = new Set<pg.PoolClient>();
   #free: number;
 
   constructor(pool: pg.Pool, maxConnections: number) {
     this.#pool = pool;
     this.#free = maxConnections;
+    pool.on("connect", (connection) => {
+      this.#open.add(connection);
+      connection.once("end", () => this.#open.delete(connection));
+    });
+  }
+
+  /** Ends every connection at once, whatever waits for an answer on it. */
+  breakAll(): void {
+    for (const connection of this.#open)
+      if (connection instanceof pg.Client) connection.connection.stream.destroy();
   }
 
   /**

@@ -106,6 +106,11 @@ export function socketDirectory({ base, home, account }: Layout): string {
   return made;
 }
 
+/** The file beside the socket that names the server's process, as Postgres writes it. */
+export function socketLock(directory: string): string {
+  return join(directory, `${SOCKET_NAME}.lock`);
+}
+
 function fitsSocket(directory: string): boolean {
   return Buffer.byteLength(join(directory, SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES;
 }

@@ -9,6 +9,7 @@ import {
   refuseOtherMajor,
   removeLayout,
   socketDirectory,
+  socketLock,
 } from "./embedded-postgres-layout.ts";
 import {
   isServerProcess,
@@ -23,6 +24,7 @@ import {
   spawnServer,
   waitUntilReady,
 } from "./embedded-postgres-server.ts";
+import { superviseServer } from "./embedded-postgres-supervision.ts";
 import { type FileLock, fileLock, tryFileLock } from "./file-lock.ts";
 import { DatabaseSetupError } from "./setup-error.ts";
 
@@ -50,7 +52,8 @@ const START_LOCK_SECONDS = 120;
 
 /**
  * Runs the Postgres that npm brought, or joins the one that runs already for this data directory. Every process
- * that uses it holds a lock that the kernel drops with the process; whoever stops last stops the server.
+ * that uses it holds a lock that the kernel drops with the process; whoever stops last stops the server. One that
+ * dies while it is used is started again by one of them.
  *
  * Throws a DatabaseSetupError that says what to do: not installed on this platform, made by another major version,
  * another user's directory, does not start.
@@ -64,11 +67,15 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     const { sockets, adopted } = (await joinServer(layout, options)) ?? (await startServer(layout, options));
     await ensureDatabase(sockets);
     const using = await fileLock(layout.usersLock, "shared", START_LOCK_SECONDS);
+    const supervision = superviseServer(
+      { isRunning: () => runningServer(layout) !== null, startAgain: () => startAgain(layout, options) },
+      options.logger,
+    );
     let stopping: Promise<void> | undefined;
     return {
       url: socketUrl(sockets),
       adopted,
-      stop: () => (stopping ??= leave(layout, using, options.logger)),
+      stop: () => (stopping ??= supervision.stop().then(() => leave(layout, using, options.logger))),
     };
   } finally {
     starting.release();
@@ -104,9 +111,10 @@ async function startServer(layout: Layout, options: EmbeddedPostgresOptions): Pr
     createCluster(layout, binaries);
   }
   await waitForOrphans(layout.cluster);
-  // What is left is a dead server's. Postgres would take a zombie, or a stranger with the same pid, for alive.
-  rmSync(join(layout.cluster, "postmaster.pid"), { force: true });
   const sockets = socketDirectory(layout);
+  // What is left is a dead server's. Postgres would take a zombie, or a stranger with the same pid, for alive.
+  for (const file of [join(layout.cluster, "postmaster.pid"), socketLock(sockets)])
+    rmSync(file, { force: true });
   const server = spawnServer(layout, binaries, sockets, options.settings ?? {});
   const isAlive = (): boolean =>
     server.pid !== undefined && server.exitCode === null && server.signalCode === null;
@@ -125,6 +133,25 @@ async function startServer(layout: Layout, options: EmbeddedPostgresOptions): Pr
   const ms = Math.round(performance.now() - started);
   options.logger.info({ pid: server.pid, cluster: layout.cluster, ms }, "started the embedded Postgres");
   return { sockets, adopted: false };
+}
+
+/** Every user of a server that died comes here: the start lock lets one of them start it, and never a second one. */
+async function startAgain(layout: Layout, options: EmbeddedPostgresOptions): Promise<void> {
+  const starting = tryFileLock(layout.startLock, "exclusive");
+  if (starting === null) return;
+  try {
+    if (runningServer(layout) !== null) return;
+    // A new one would be empty, and nobody would notice at first.
+    if (!existsSync(layout.cluster))
+      throw new DatabaseSetupError(`The embedded database is gone: ${layout.cluster} was removed.`);
+    options.logger.warn(
+      { cluster: layout.cluster, log: layout.log },
+      "the embedded Postgres is gone; starting it again",
+    );
+    await startServer(layout, options);
+  } finally {
+    starting.release();
+  }
 }
 
 function waiting(layout: Layout, { logger, startTimeoutSeconds = 300 }: EmbeddedPostgresOptions) {

@@ -3,6 +3,7 @@ import pg from "pg";
 import { DroverError, messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { Session } from "./session.ts";
+import { sqlStateOf } from "./sql-state.ts";
 
 export interface ListenerOptions {
   /** A direct connection: behind PgBouncer in transaction mode LISTEN and session locks are lost silently. */
@@ -10,6 +11,8 @@ export interface ListenerOptions {
   readonly logger: Log;
   /** Called on every loss of the connection, at once: the session's lock is gone with it. */
   readonly onLost?: () => void;
+  /** Called at each attempt to reconnect that got no word from a server: there is none, or it is silent. */
+  readonly onSilence?: () => void;
 }
 
 const GATHER_MS = 5;
@@ -173,6 +176,7 @@ export class Listener {
           },
           (error: unknown) => {
             this.#options.logger.debug({ error: messageOf(error) }, "could not reconnect to the database");
+            if (sqlStateOf(error) === null && !this.#closed) this.#options.onSilence?.();
             this.#reconnectAfter(Math.min(LONGEST_PAUSE_MS, pauseMs * 2));
           },
         );

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import { z } from "zod";
 import type { Sql } from "../db/client.ts";
+import { isDatabaseUnavailable } from "../db/database-errors.ts";
 import { projectScope } from "../http/auth.ts";
 import { pageQuery } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
@@ -131,7 +132,7 @@ function streamAnswer(
 ) {
   const stream = eventStream(feed.follow(following), {
     heartbeatSeconds,
-    mayGoOn: () => tokenWorks(tokenId),
+    mayGoOn: () => unlessUnavailable(tokenWorks(tokenId)),
   });
   return {
     status: 200,
@@ -139,4 +140,14 @@ function streamAnswer(
     // One portion at a time: a slow reader holds up its own stream, not our memory.
     body: Readable.from(stream, { objectMode: true, highWaterMark: 1 }),
   };
+}
+
+/** Null while the database is away: a stream outlives that, as nothing new can be read meanwhile either. */
+async function unlessUnavailable(answer: Promise<boolean>): Promise<boolean | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isDatabaseUnavailable(error)) return null;
+    throw error;
+  }
 }

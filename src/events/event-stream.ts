@@ -1,12 +1,16 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { eventView } from "./event-schemas.ts";
 import type { EventRecord } from "./event-store.ts";
 
 export interface EventStreamOptions {
   /** Longest silence; then a comment shows both sides that the connection lives. */
   readonly heartbeatSeconds: number;
-  /** Asked before each portion and each comment; false ends the stream. */
-  readonly mayGoOn: () => Promise<boolean>;
+  /** Asked before each portion and each comment; false ends the stream, null: nobody can tell at the moment. */
+  readonly mayGoOn: () => Promise<boolean | null>;
 }
+
+// A portion that nobody can say may be sent is held back, and asked about again.
+const ASK_AGAIN_MS = 1_000;
 
 /** Writes events as text/event-stream until `portions` ends or the reader may not go on. */
 export async function* eventStream(
@@ -19,9 +23,11 @@ export async function* eventStream(
   try {
     for (;;) {
       const portion = await orSilence(next, heartbeatSeconds);
-      if (portion?.done === true || !(await mayGoOn())) return;
-      if (portion === null) {
+      const allowed = portion?.done !== true && (await mayGoOn());
+      if (portion?.done === true || allowed === false) return;
+      if (portion === null || allowed === null) {
         yield ": heartbeat\n\n";
+        if (portion !== null) await sleep(ASK_AGAIN_MS);
         continue;
       }
       yield portion.value.map(writeEvent).join("");

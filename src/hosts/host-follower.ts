@@ -156,11 +156,12 @@ export class HostFollower {
         .filter((seen) => seen !== null)
         .map((seen) => checked(ObservedDomainSchema, seen, "a domain"));
       const gone = uuids.filter((_, index) => answers[index] === null);
-      await this.#write(async (tx) => {
+      const isMissed = await this.#write(async (tx) => {
         await forgetDomains(tx, hostId, gone, observedAt);
         await recordDomains(tx, hostId, domains, observedAt);
-        await sink.domains(tx, hostId, domains, observedAt);
+        return await sink.domains(tx, hostId, { seen: domains, gone }, observedAt);
       });
+      if (isMissed) this.#inventoryDueAt = -Infinity;
     } catch (error) {
       for (const uuid of uuids) this.#changed.add(uuid);
       throw error;
@@ -169,9 +170,9 @@ export class HostFollower {
     }
   }
 
-  async #write(work: (tx: Tx) => Promise<void>): Promise<void> {
+  async #write<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     try {
-      await this.#deps.write(work);
+      return await this.#deps.write(work);
     } catch (error) {
       if (error instanceof NotOwner) throw error;
       if (uniqueViolation(error) !== null) throw sameMachine(error);

@@ -15,7 +15,9 @@ const RETRY_AFTER_SECONDS = 2;
 function toDroverError(error: unknown): unknown {
   if (error instanceof DroverError) return error;
   if (isDatabaseUnavailable(error)) {
-    const message = "The database does not answer right now. Nothing was changed; try again in a moment.";
+    // It may have committed and not been able to say so.
+    const message =
+      "The database does not answer right now. Try again in a moment; with the same Idempotency-Key nothing is done twice.";
     return new DroverError("unavailable", message, { cause: error, retryAfterSeconds: RETRY_AFTER_SECONDS });
   }
   return isFastifyError(error) ? fromFastify(error) : error;

@@ -65,6 +65,19 @@ export async function applySilence(tx: Tx, hostId: HostId): Promise<void> {
     ${TELL_CHANGED}`;
 }
 
+const NOT_AT_WORK = Prisma.sql`NOT EXISTS (SELECT 1 FROM operation_subject s
+  WHERE s.kind = 'vm' AND s.subject_id = vm.id AND s.unfinished AND s.active)`;
+
+/** True when a VM should have one of these domains, no operation works on it, and it is not known to be missing yet. */
+export async function isAnyMissed(tx: Tx, hostId: HostId, uuids: readonly string[]): Promise<boolean> {
+  if (uuids.length === 0) return false;
+  const rows = await tx.$queryRaw<{ id: string }[]>`
+    SELECT vm.id FROM vm
+    WHERE vm.host_id = ${hostId}::uuid AND vm.domain_uuid = ANY(${[...uuids]}::text[]::uuid[]) AND vm.phase = 'ready'
+      AND NOT vm.conditions @> '[{"type": "DomainMissing"}]' AND ${NOT_AT_WORK}`;
+  return rows.length > 0;
+}
+
 /**
  * Compares a host's VMs with a complete inventory: those that should have a domain and have none are off and carry
  * `DomainMissing`, until the domain is seen again. A failed create has none by right. VMs that an operation works on
@@ -91,8 +104,7 @@ export async function applyMissing(
       AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
       AND (vm.phase IN ('ready', 'failed') AND vm.power <> 'off'
         OR vm.phase = 'ready' AND NOT vm.conditions @> '[{"type": "DomainMissing"}]')
-      AND NOT EXISTS (SELECT 1 FROM operation_subject s
-                      WHERE s.kind = 'vm' AND s.subject_id = vm.id AND s.unfinished AND s.active)
+      AND ${NOT_AT_WORK}
     ${CHANGED})
     ${TELL_CHANGED}`;
 }

@@ -1,5 +1,5 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
-import { applyMissing, applySeen, applySilence } from "./vm-observation-store.ts";
+import { applyMissing, applySeen, applySilence, isAnyMissed } from "./vm-observation-store.ts";
 
 /**
  * Brings the inventory of VMs in line with what hosts show. It takes what was seen and nothing else: it never
@@ -12,8 +12,9 @@ export const vmObservations: ObservationSink = {
     await applyMissing(tx, hostId, uuids, observedAt);
   },
   // One look that finds nothing is no proof that a domain is gone: the next complete inventory says so.
-  async domains(tx, hostId, domains, observedAt) {
-    await applySeen(tx, hostId, domains, observedAt);
+  async domains(tx, hostId, { seen, gone }, observedAt) {
+    await applySeen(tx, hostId, seen, observedAt);
+    return await isAnyMissed(tx, hostId, gone);
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);

@@ -62,7 +62,7 @@ describe("services over one database and data directory", () => {
 
   it("refuse to start with another secret key or another image directory", async () => {
     service = await startTestService();
-    const other = await mkdtemp(join(tmpdir(), "drover-test-"));
+    const other = await mkdtemp(join(tmpdir(), "drover-service-"));
     try {
       const key = Buffer.alloc(32, 9).toString("base64");
       await expect(service.startAnother({ DROVER_SECRET_KEY: key })).rejects.toThrow(/another secret key/);
@@ -99,7 +99,7 @@ describe("the process", () => {
   const children: ChildProcess[] = [];
   beforeAll(async () => {
     database = await createTestDatabase();
-    dataDir = await mkdtemp(join(tmpdir(), "drover-test-"));
+    dataDir = await mkdtemp(join(tmpdir(), "drover-service-"));
   });
   afterEach(() => {
     for (const child of children.splice(0)) child.kill("SIGKILL");

@@ -4,11 +4,13 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import { removeEmbeddedPostgres, startEmbeddedPostgres } from "../../src/db/embedded-postgres.ts";
 import { serverProcesses } from "../../src/db/embedded-postgres-process.ts";
+import type { Log } from "../../src/lib/log.ts";
 import { execute } from "../fixtures/database.ts";
 import { silentLog } from "../fixtures/log.ts";
 
@@ -68,6 +70,10 @@ async function end(user: ChildProcess, how: () => void): Promise<void> {
   await ended;
 }
 
+function parentOf(pid: number): number {
+  return Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+}
+
 async function remember(url: string, word: string): Promise<void> {
   await execute(url, `CREATE TABLE IF NOT EXISTS words (word text); INSERT INTO words VALUES ('${word}')`);
 }
@@ -89,7 +95,9 @@ async function startAsServer(
   return { printed, process: shell };
 }
 
+/** Leaves what a server leaves that was killed: its pid beside the cluster and beside its socket. */
 function writePid(pid: string): void {
+  writeFileSync(join(dataDir, "postgres/socket/.s.PGSQL.5432.lock"), `${pid}\n${cluster()}\n1\n5432\n`);
   writeFileSync(
     join(cluster(), "postmaster.pid"),
     `${pid}\n${cluster()}\n1\n5432\n/nowhere\n\n 1 1\nready\n`,
@@ -224,16 +232,57 @@ describe("after a failure", () => {
     await stop();
   });
 
-  it("recovers when the server itself was killed, and keeps what was committed", async () => {
-    const first = await start();
-    await remember(first.url, "kept");
+  it("recovers when the server was killed with its user, and keeps what was committed", async () => {
+    const user = await startUser();
+    await remember(user.url, "kept");
+    await end(user.process, () => user.process.kill("SIGKILL"));
     process.kill(postmaster(), "SIGKILL");
     const { url, adopted, stop } = await start();
     expect(adopted).toBe(false);
     expect(await remembered(url)).toEqual(["kept"]);
-    await first.stop();
     await stop();
     expect(serverProcesses(cluster())).toEqual([]);
+  });
+
+  it("is started again by one of its users whenever the server dies, and never twice", async () => {
+    const { url, stop } = await start();
+    const users = [await startUser(), await startUser()];
+    await remember(url, "kept");
+    for (const _ of [1, 2]) {
+      const killed = postmaster();
+      process.kill(killed, "SIGKILL");
+      await expect.poll(() => remembered(url), SOON).toEqual(["kept"]);
+      expect(postmaster()).not.toBe(killed);
+      // What everybody started who would start one; the others' children have another parent.
+      const parents = serverProcesses(cluster())
+        .filter((pid) => pid !== postmaster())
+        .map(parentOf);
+      expect(new Set(parents)).toEqual(new Set([postmaster()]));
+    }
+    for (const { process: user } of users) await end(user, () => user.stdin?.end());
+    expect(await remembered(url)).toEqual(["kept"]);
+    await stop();
+    expect(serverProcesses(cluster())).toEqual([]);
+  });
+
+  it("is not made anew when its data was removed under it", async () => {
+    const error = vi.fn<Log["error"]>();
+    const { stop } = await startEmbeddedPostgres({ dataDir, logger: { ...silentLog, error } });
+    process.kill(postmaster(), "SIGKILL");
+    rmSync(cluster(), { recursive: true, force: true, maxRetries: 20 });
+    const words = () => JSON.stringify(error.mock.calls);
+    await expect.poll(words, SOON).toContain("The embedded database is gone");
+    expect(existsSync(cluster())).toBe(false);
+    await stop();
+  });
+
+  it("is not started again once its last user has left", async () => {
+    const { stop } = await start();
+    process.kill(postmaster(), "SIGKILL");
+    await stop();
+    const left = serverProcesses(cluster());
+    await sleep(2_000);
+    expect([left, serverProcesses(cluster())]).toEqual([[], []]);
   });
 
   it("is not stopped by a stale postmaster.pid whose pid is another program's now", async () => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createDatabase, type Sql } from "../../src/db/client.ts";
 import { foreignKeyViolation, isDatabaseUnavailable, uniqueViolation } from "../../src/db/database-errors.ts";
 import { requireSupported } from "../../src/db/server-version.ts";
-import { createTestDatabase, type TestDatabase } from "../fixtures/database.ts";
+import { createTestDatabase, execute, type TestDatabase } from "../fixtures/database.ts";
 import { silentLog } from "../fixtures/log.ts";
 
 let test: TestDatabase;
@@ -173,6 +173,24 @@ describe("an unavailable database", () => {
     const db = createDatabase({ url: test.url, maxConnections: 1, logger: silentLog });
     const broken = await errorOf(db.$queryRaw`SELECT pg_terminate_backend(pg_backend_pid())::text`);
     expect(isDatabaseUnavailable(broken)).toBe(true);
+    expect(await db.project.count()).toBeGreaterThanOrEqual(0);
+    await db.close();
+  });
+
+  it("is recognised when we break the connections ourselves, and the next query works", async () => {
+    const db = createDatabase({ url: test.url, maxConnections: 2, logger: silentLog });
+    const sleeping = () =>
+      execute<{ count: string }>(
+        test.url,
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT 1 FROM pg_sleep(600%' AND state = 'active'",
+      );
+    const broken = [
+      errorOf(db.$queryRaw`SELECT 1 FROM pg_sleep(600)`),
+      errorOf(db.transaction((tx) => tx.$queryRaw`SELECT 1 FROM pg_sleep(600)`)),
+    ];
+    await expect.poll(sleeping, { timeout: 20_000 }).toEqual([{ count: "2" }]);
+    db.breakConnections();
+    for (const error of await Promise.all(broken)) expect(isDatabaseUnavailable(error)).toBe(true);
     expect(await db.project.count()).toBeGreaterThanOrEqual(0);
     await db.close();
   });

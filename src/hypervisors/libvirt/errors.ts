@@ -84,9 +84,15 @@ export function toHypervisorError(error: unknown, signal?: AbortSignal): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
+/** Another call on the same guest is not done: most often for the guest's QEMU hangs. */
+const GUEST_IS_HELD = /cannot acquire state change lock/i;
+
 function fromLibvirt(error: LibvirtError): HypervisorError {
   const reason = error.unsupported ? "unsupported" : reasonOf(error);
-  return new HypervisorError(reason, error.message, {
+  const message = GUEST_IS_HELD.test(error.message)
+    ? `${error.message}. An earlier call on the guest is not done, and its QEMU may hang: a forced stop ends it.`
+    : error.message;
+  return new HypervisorError(reason, message, {
     cause: error,
     details: { libvirtCode: String(error.code), libvirtDomain: String(error.domain) },
   });
@@ -114,11 +120,22 @@ function fromHostKey(error: HostKeyUnknownError): HypervisorError {
   return new HypervisorError("host-key-unknown", error.message, { cause: error, details });
 }
 
+const START_DAEMON = "See that libvirtd runs on the host, and that the network reaches it.";
+
+/** What to do about a connection that is not there, where the message does not say it. */
+const ADVICE: Partial<Readonly<Record<ConnectionError["kind"], string>>> = {
+  refused: START_DAEMON,
+  closed: START_DAEMON,
+  timeout: "See whether libvirtd on the host hangs, and whether the network reaches it.",
+};
+
 /** What a connection that ended means to those who used it. */
 export function connectionLost(error: ConnectionError): HypervisorError {
   const reason: HypervisorErrorReason =
     error.kind === "auth" || error.kind === "tls" ? "authentication" : "unreachable";
-  return new HypervisorError(reason, error.message, { cause: error });
+  const advice = ADVICE[error.kind];
+  const message = advice === undefined ? error.message : `${error.message}. ${advice}`;
+  return new HypervisorError(reason, message, { cause: error });
 }
 
 /** True for an error that says that a thing is not there. */

@@ -61,9 +61,10 @@ async function inventory(when: Date, ...domains: readonly ObservedDomain[]): Pro
   });
 }
 
-async function event(when: Date, domain: ObservedDomain | null): Promise<void> {
-  const domains = domain === null ? [] : [domain];
-  await database.db.transaction((tx) => vmObservations.domains(tx, host, domains, when));
+/** Whether an inventory is wanted. */
+async function event(when: Date, id: VmId, domain: ObservedDomain | null): Promise<boolean> {
+  const looked = domain === null ? { seen: [], gone: [id] } : { seen: [domain], gone: [] };
+  return await database.db.transaction((tx) => vmObservations.domains(tx, host, looked, when));
 }
 
 async function seen(id: VmId): Promise<string> {
@@ -184,18 +185,18 @@ describe("what an inventory says of a VM", () => {
 describe("an observation that comes late", () => {
   it("never overwrites a newer one", async () => {
     const id = await addVm({ observedAt: at(5) });
-    await event(at(4), domainOf(id, { power: "off" }));
+    await event(at(4), id, domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("running");
     await inventory(at(3));
     expect(await seen(id)).toBe("running");
-    await event(at(5), domainOf(id, { power: "off" }));
+    await event(at(5), id, domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("off");
   });
 
   it("never overwrites what a later inventory confirmed without writing it", async () => {
     const id = await addVm();
     await inventory(at(6), domainOf(id));
-    await event(at(4), domainOf(id, { power: "off" }));
+    await event(at(4), id, domainOf(id, { power: "off" }));
     expect(await seen(id)).toBe("running");
   });
 });
@@ -203,10 +204,30 @@ describe("an observation that comes late", () => {
 describe("an event of a domain", () => {
   it("shows its power; that there is none is for the next inventory to say", async () => {
     const id = await addVm();
-    await event(at(2), domainOf(id, { power: "crashed" }));
+    await event(at(2), id, domainOf(id, { power: "crashed" }));
     expect(await seen(id)).toBe("crashed");
-    await event(at(3), null);
+    await event(at(3), id, null);
     expect(await seen(id)).toBe("crashed");
+  });
+});
+
+describe("a look that finds no domain", () => {
+  it("wants an inventory for a VM that should have one, until that has told it", async () => {
+    const id = await addVm();
+    expect(await event(at(2), id, domainOf(id))).toBe(false);
+    expect(await event(at(3), id, null)).toBe(true);
+    await inventory(at(4));
+    expect(await seen(id)).toBe("off DomainMissing");
+    expect(await event(at(5), id, null)).toBe(false);
+  });
+
+  it("wants none for a VM that an operation works on, or that has none by right, or for no VM", async () => {
+    const busy = await addVm();
+    await occupy(busy, true);
+    expect(await event(at(2), busy, null)).toBe(false);
+    for (const phase of ["provisioning", "failed", "deleting"])
+      expect(await event(at(2), await addVm({ phase }), null)).toBe(false);
+    expect(await event(at(2), newId<VmId>(), null)).toBe(false);
   });
 });
 

@@ -28,7 +28,6 @@ describe("an error of libvirt", () => {
     [errorCode.operationInvalid, "Requested operation is not valid: domain is not running", "invalid-state"],
     [errorCode.operationFailed, "operation failed: domain is not running", "invalid-state"],
     [errorCode.operationInvalid, "volume 'a' is still in use.", "busy"],
-    [errorCode.operationTimeout, "Timed out during operation: cannot acquire state change lock", "busy"],
     [errorCode.internalError, "pool 'a' has asynchronous jobs running.", "busy"],
     [errorCode.resourceBusy, "Requested operation is not valid", "busy"],
     [errorCode.systemError, "cannot write data: No space left on device", "storage-full"],
@@ -47,6 +46,14 @@ describe("an error of libvirt", () => {
     expect(turned).toMatchObject({ reason, message, cause: error, details: { libvirtCode: String(code) } });
   });
 
+  it("about a guest that an earlier call holds is busy, and says what ends that", () => {
+    const message = "Timed out during operation: cannot acquire state change lock";
+    expect(toHypervisorError(libvirtError(errorCode.operationTimeout, message))).toMatchObject({
+      reason: "busy",
+      message: expect.stringMatching(/^Timed out.*its QEMU may hang: a forced stop ends it\.$/) as unknown,
+    });
+  });
+
   it("about a file that is missing is not found, whoever misses it", () => {
     const message = "Cannot access storage file '/a': No such file or directory";
     expect(toHypervisorError(libvirtError(errorCode.systemError, message))).toMatchObject({
@@ -62,14 +69,18 @@ describe("an error of libvirt", () => {
 
 describe("an error of the connection", () => {
   it.each([
-    ["refused", "unreachable"],
-    ["closed", "unreachable"],
-    ["timeout", "unreachable"],
-    ["protocol", "unreachable"],
-    ["auth", "authentication"],
-    ["tls", "authentication"],
-  ] as const)("%s is %s", (kind, reason) => {
-    expect(toHypervisorError(new ConnectionError(kind, "words"))).toMatchObject({ reason, message: "words" });
+    ["refused", "unreachable", "words. See that libvirtd runs on the host, and that the network reaches it."],
+    ["closed", "unreachable", "words. See that libvirtd runs on the host, and that the network reaches it."],
+    [
+      "timeout",
+      "unreachable",
+      "words. See whether libvirtd on the host hangs, and whether the network reaches it.",
+    ],
+    ["protocol", "unreachable", "words"],
+    ["auth", "authentication", "words"],
+    ["tls", "authentication", "words"],
+  ] as const)("%s is %s, and says what to do", (kind, reason, message) => {
+    expect(toHypervisorError(new ConnectionError(kind, "words"))).toMatchObject({ reason, message });
   });
 
   it("about a host key carries its fingerprint", () => {
