@@ -238,6 +238,79 @@ test("draining aborts a step that does not end in time; nothing is undone", asyn
   expect(scripts.of("e")).toEqual(["first:ran", "second:ran"]);
 });
 
+describe("a host that is released", () => {
+  test("has its step ended, its operation given up, and nothing taken until it is handed over", async () => {
+    const other = await engine.addHost();
+    const first = await engine.startWorker();
+    scripts.set("r", "first", { run: () => gate.pass() });
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "r" });
+    await gate.reached;
+    const handedOver = new Gate();
+    const releasing = first.runner.releaseHost(hostId, {
+      drainSeconds: 60,
+      handOver: () => handedOver.pass(),
+    });
+    // Other hosts go on meanwhile, in a steady stream of looks.
+    const before = await engine.submit(two, { vmId: vm(), hostId: other, word: "other" });
+    expect(await engine.ended(before.id)).toMatchObject({ state: "succeeded" });
+    expect(first.runner.runningOn(hostId)).toBe(1);
+    gate.open();
+    await handedOver.reached;
+    expect(await engine.operation(id)).toMatchObject({ state: "running", token: null, attempt: 0 });
+    const waiting = await engine.submit(two, { vmId: vm(), hostId, word: "waits" });
+    const after = await engine.submit(two, { vmId: vm(), hostId: other, word: "after" });
+    expect(await engine.ended(after.id)).toMatchObject({ state: "succeeded" });
+    expect(await engine.operation(waiting.id)).toMatchObject({ state: "pending", attempt: 0 });
+    expect(scripts.of("r")).toEqual(["first:ran"]);
+    // Kept after all: what waited goes on here.
+    handedOver.open();
+    await releasing;
+    for (const one of [id, waiting.id]) expect(await engine.ended(one)).toMatchObject({ state: "succeeded", attempt: 1 });
+    expect(scripts.of("r")).toEqual(["first:ran", "second:ran"]);
+  });
+
+  test("has a step aborted that does not end in time, and nothing is undone", async () => {
+    const first = await engine.startWorker();
+    scripts.set("a", "second", {
+      run: ({ signal }, attempt) => (attempt === 1 ? gate.pass(signal) : Promise.resolve()),
+    });
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "a" });
+    await gate.reached;
+    await first.runner.releaseHost(hostId, {
+      drainSeconds: 0.1,
+      handOver: async () => {
+        expect(await engine.operation(id)).toMatchObject({ state: "running", token: null });
+      },
+    });
+    expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+    expect(scripts.of("a")).toEqual(["first:ran", "second:ran"]);
+  });
+
+  test("gives back what a claim brings that was under way", async () => {
+    let watched = false;
+    const handedOver = new Gate();
+    const first = await engine.startWorker({
+      probe: async (at) => {
+        if (watched && at === "claim.committed") await gate.pass();
+      },
+    });
+    watched = true;
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+    await gate.reached;
+    const releasing = first.runner.releaseHost(hostId, {
+      drainSeconds: 60,
+      handOver: () => handedOver.pass(),
+    });
+    gate.open();
+    await handedOver.reached;
+    expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    expect(scripts.of("c")).toEqual([]);
+    handedOver.open();
+    await releasing;
+    expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+  });
+});
+
 test("two workers never run two operations of one VM at once, and keep their order", async () => {
   const hosts = [hostId, await engine.addHost()];
   const first = await engine.startWorker({ ownHosts: false });
