@@ -55,6 +55,8 @@ export interface HostOwnership {
   owned(): ReadonlyMap<HostId, bigint>;
   /** The live connection of an owned host. Throws HypervisorError `unreachable`. */
   connection(hostId: HostId): HostConnection;
+  /** A call got no answer in its time: looks at once whether the host answers, and takes it for silent if not. */
+  suspect(hostId: HostId): void;
   /** Lets every session go without touching the database: the lease is lost. */
   drop(): Promise<void>;
   /** Gives every host up as soon as nothing runs there any more, and ends the sessions. */
@@ -95,6 +97,10 @@ class Ownership implements HostOwnership {
     if (present === undefined)
       throw new HypervisorError("unreachable", "this worker does not own the host");
     return present.session.connection();
+  }
+
+  suspect(hostId: HostId): void {
+    this.#held.get(hostId)?.session.suspect();
   }
 
   async drop(): Promise<void> {

@@ -54,15 +54,13 @@ export async function markDraining(db: Db, id: WorkerId): Promise<void> {
  * Ends a worker's lease at once, and gives up its hosts and operations: when it stops, or has lost its lease.
  */
 export async function removeWorker(db: Db, id: WorkerId): Promise<void> {
-  await db.$executeRaw`
-    WITH gone AS (DELETE FROM worker WHERE id = ${id}::uuid RETURNING id)
-    UPDATE host SET owner_id = NULL FROM gone WHERE owner_id = gone.id`;
+  await db.$executeRaw`DELETE FROM worker WHERE id = ${id}::uuid`;
   await releaseOrphans(db);
 }
 
 /**
- * Removes dead workers and frees their hosts; returns who died. Dead is whose lease is over, or who has lost its
- * session and may not send any more.
+ * Removes dead workers and returns who died; their hosts are free with that, see releaseOrphans. Dead is whose lease
+ * is over, or who has lost its session and may not send any more.
  *
  * Why that is safe. Two rights are to be taken away from a worker: to write, and to send calls to hosts. Its writes
  * all ask for its row with a lease that is not over; this statement deletes the row, and a write that runs at the
@@ -75,20 +73,19 @@ export async function removeWorker(db: Db, id: WorkerId): Promise<void> {
  * `sends_until`. A worker that lives on renews, which moves `sends_until` on: a broken session connection does not
  * cost a healthy worker its lease. A renewal that runs at the same time as this statement is seen: whoever waited
  * for the row looks at it again.
+ *
+ * It touches no other row: one that a frozen worker has locked would hold up the takeover from all dead ones.
  */
 export async function reapWorkers(db: Db): Promise<WorkerId[]> {
   const dead = await db.$queryRaw<{ id: string }[]>`
-    WITH gone AS (
-      DELETE FROM worker w
-      WHERE w.lease_expires_at < clock_timestamp()
-         OR (w.sends_until < clock_timestamp() AND NOT EXISTS (
-           SELECT FROM pg_locks l
-           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-             AND (l.classid::bigint << 32) | l.objid::bigint = ${LOCK_SPACE}::bigint | w.lock_key))
-      RETURNING w.id),
-    freed AS (UPDATE host SET owner_id = NULL FROM gone WHERE owner_id = gone.id)
-    SELECT id FROM gone`;
+    DELETE FROM worker w
+    WHERE w.lease_expires_at < clock_timestamp()
+       OR (w.sends_until < clock_timestamp() AND NOT EXISTS (
+         SELECT FROM pg_locks l
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+           AND (l.classid::bigint << 32) | l.objid::bigint = ${LOCK_SPACE}::bigint | w.lock_key))
+    RETURNING w.id`;
   return dead.map(({ id }) => asId<WorkerId>(id));
 }
 

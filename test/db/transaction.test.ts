@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createDatabase } from "../../src/db/client.ts";
+import { createDatabase, type Db } from "../../src/db/client.ts";
 import { foreignKeyViolation, isDatabaseUnavailable, uniqueViolation } from "../../src/db/database-errors.ts";
 import { requireSupported } from "../../src/db/server-version.ts";
 import { createTestDatabase, type TestDatabase } from "../fixtures/database.ts";
@@ -168,6 +168,46 @@ describe("an unavailable database", () => {
     expect(isDatabaseUnavailable(broken)).toBe(true);
     expect(await db.project.count()).toBeGreaterThanOrEqual(0);
     await db.close();
+  });
+
+  const limits: readonly (readonly [string, (db: Db) => Promise<unknown>])[] = [
+    [
+      "a lock is waited for too long",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL lock_timeout = '20ms'`;
+        await db.$executeRaw`SELECT pg_advisory_xact_lock(4711)`;
+      },
+    ],
+    [
+      "a statement takes too long",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL statement_timeout = '20ms'`;
+        await db.$executeRaw`SELECT pg_sleep(30)`;
+      },
+    ],
+    [
+      "the process stood still in a transaction",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL idle_in_transaction_session_timeout = '20ms'`;
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        await db.$queryRaw`SELECT 1`;
+      },
+    ],
+  ];
+  it.each(limits)("is also one that ends what waits: %s", async (_what, work) => {
+    const { db } = test;
+    const locked = Promise.withResolvers<undefined>();
+    const over = Promise.withResolvers<undefined>();
+    const holder = db.transaction(async (tx) => {
+      await tx.$executeRaw`SELECT pg_advisory_xact_lock(4711)`;
+      locked.resolve(undefined);
+      await over.promise;
+    });
+    await locked.promise;
+    expect(isDatabaseUnavailable(await errorOf(db.transaction(work)))).toBe(true);
+    over.resolve(undefined);
+    await holder;
+    expect(await db.$queryRaw`SELECT 1 AS one`).toEqual([{ one: 1 }]);
   });
 
   it("is not what a host's refused connection is taken for", () => {

@@ -213,6 +213,8 @@ test.each(["claim.before", "claim.committed"] as const)(
       },
     });
     watched = true;
+    // A look that is past this point already would take the operation.
+    if (point === "claim.before") await gate.reached;
     const { id } = await engine.submit(two, { vmId: vm(), hostId, word: `s-${point}` });
     await gate.reached;
     const stopping = first.stop();
@@ -374,6 +376,95 @@ test("at most so many operations run at once on one host, and a full host takes 
   expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
   expect(most).toBe(2);
   gate.open();
+});
+
+test("a host that hangs costs another one no slot, no connection of the database, and nothing of its order", async () => {
+  const hung = hostId;
+  const other = await engine.addHost();
+  const perHost = 8;
+  // The pool has fewer connections than the host has operations that hang.
+  await engine.startWorker({ limits: { perHost, perWorker: 2 * perHost } });
+  const never = new Gate();
+  const queued = [];
+  for (let n = 0; n < 60; n++) {
+    scripts.set(`hung${n}`, "first", { run: ({ signal }) => never.pass(signal) });
+    queued.push(await engine.submit(two, { vmId: vm(), hostId: hung, word: `hung${n}` }));
+  }
+  await never.reached;
+  let [now, most] = [0, 0];
+  const ids = [];
+  for (let n = 0; n < perHost; n++) {
+    scripts.set(`o${n}`, "first", {
+      run: async () => {
+        most = Math.max(most, ++now);
+        if (now === perHost) gate.open();
+        await gate.pass();
+      },
+    });
+    ids.push(await engine.submit(two, { vmId: vm(), hostId: other, word: `o${n}` }));
+  }
+  for (let n = 0; n < 40; n++)
+    ids.push(await engine.submit(two, { vmId: vm(), hostId: other, word: `more${n}` }));
+  for (const { id } of ids) expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+  expect(most).toBe(perHost);
+  const states = await Promise.all(queued.map(async ({ id }) => (await engine.operation(id)).state));
+  expect(states.filter((state) => state === "running")).toHaveLength(perHost);
+  expect(states.filter((state) => state === "pending")).toHaveLength(queued.length - perHost);
+  never.open();
+});
+
+test.each([
+  ["its step's time is over", ({ signal }: { readonly signal: AbortSignal }) => gate.pass(signal), 0.1],
+  [
+    "the driver says so",
+    () => Promise.reject(new HypervisorError("timeout", "no answer", { retryable: false })),
+    60,
+  ],
+] as const)("a host whose call got no answer is suspected: %s", async (_how, run, timeoutSeconds) => {
+  const kind = testKind("test.late", {
+    steps: [step<TestInput, never>({ name: "late", host: onHost, timeoutSeconds, maxAttempts: 1, run: async (context) => void (await run(context)) })],
+  });
+  const own = await createEngine([kind]);
+  try {
+    const host = await own.addHost();
+    const worker = await own.startWorker();
+    const { id } = await own.submit(kind, { vmId: vm(), hostId: host });
+    expect(await own.ended(id)).toMatchObject({ state: "failed", error: { code: "deadline_exceeded" } });
+    expect(worker.suspected).toEqual([host]);
+  } finally {
+    await own.close();
+  }
+});
+
+test("a record that another transaction held up for too long is written later: nothing failed", async () => {
+  let tries = 0;
+  const kind = testKind("test.heldUp", {
+    steps: [
+      step<TestInput, never>({
+        name: "write",
+        host: onHost,
+        run: async () => undefined,
+        record: async (tx) => {
+          if (++tries > 1) return;
+          await tx.$executeRaw`SET LOCAL lock_timeout = '20ms'`;
+          await tx.$executeRaw`SELECT pg_advisory_xact_lock(4712)`;
+        },
+      }),
+    ],
+  });
+  const own = await createEngine([kind]);
+  try {
+    const host = await own.addHost();
+    await own.startWorker();
+    await own.db.transaction(async (tx) => {
+      await tx.$executeRaw`SELECT pg_advisory_xact_lock(4712)`;
+      const { id } = await own.submit(kind, { vmId: vm(), hostId: host });
+      expect(await own.ended(id)).toMatchObject({ state: "succeeded", attempt: 1 });
+    }, { timeoutSeconds: 60 });
+    expect(tries).toBe(2);
+  } finally {
+    await own.close();
+  }
 });
 
 test("one actor's many operations do not starve another's one", async () => {

@@ -1,0 +1,106 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { TestDatabase } from "../fixtures/database.ts";
+
+/** What the hosts of a rig really hold. */
+export interface World {
+  /** Power by UUID. */
+  readonly domains: ReadonlyMap<string, string>;
+  /** Names of the volumes of all hosts. */
+  readonly volumes: readonly string[];
+  /** UUIDs of the domains that have a console log. */
+  readonly consoleLogs: readonly string[];
+}
+
+type Db = TestDatabase["db"];
+
+/**
+ * What is wrong between the inventory and the world, and what was left behind, once nothing is under way. Empty:
+ * nothing.
+ */
+export async function complaintsOf(
+  db: Db,
+  world: World,
+  { dataDir, workers }: { readonly dataDir: string; readonly workers: number },
+): Promise<string[]> {
+  return [
+    ...(await openEnds(db, workers)),
+    ...(await domainComplaints(db, world)),
+    ...(await imageComplaints(db, join(dataDir, "images"))),
+  ];
+}
+
+/** Locks, claims, leases and reservations that nobody stands behind, each as a count that should be 0. */
+async function openEnds(db: Db, workers: number): Promise<string[]> {
+  const rows = await db.$queryRaw<{ what: string; count: number }[]>`
+    SELECT 'unfinished operations' AS what, count(*)::int AS count FROM operation WHERE ended_at IS NULL
+    UNION ALL SELECT 'claimed operations', count(*)::int FROM operation WHERE token IS NOT NULL OR worker_id IS NOT NULL
+    UNION ALL SELECT 'lanes held', count(*)::int FROM operation_subject WHERE unfinished OR active
+    UNION ALL SELECT 'workers too many', count(*)::int - ${workers}::int FROM worker
+    UNION ALL SELECT 'hosts without a living owner', count(*)::int FROM host h
+      WHERE NOT EXISTS (SELECT FROM worker w WHERE w.id = h.owner_id)
+    UNION ALL SELECT 'hosts not ready', count(*)::int FROM host WHERE state <> 'ready'
+    UNION ALL SELECT 'VMs without their reservation', count(*)::int FROM vm v
+      WHERE NOT EXISTS (SELECT FROM reservation r WHERE r.vm_id = v.id AND r.host_id = v.host_id)
+    UNION ALL SELECT 'reservations without a VM', count(*)::int FROM reservation r
+      WHERE NOT EXISTS (SELECT FROM vm v WHERE v.id = r.vm_id)
+    UNION ALL SELECT 'volume rows without a VM', count(*)::int FROM volume WHERE vm_id IS NULL
+    UNION ALL SELECT 'events without a number', count(*)::int FROM event WHERE seq IS NULL
+    UNION ALL SELECT 'advisory locks of transactions', count(*)::int FROM pg_locks l
+      JOIN pg_stat_activity a ON a.pid = l.pid AND a.xact_start < clock_timestamp() - interval '3 seconds'
+      WHERE l.locktype = 'advisory' AND a.datname = current_database()`;
+  return rows.filter(({ count }) => count !== 0).map(({ what, count }) => `${what}: ${count}`);
+}
+
+async function domainComplaints(db: Db, world: World): Promise<string[]> {
+  const vms = await db.vm.findMany({ select: { id: true, name: true, phase: true, power: true } });
+  const ready = vms.filter(({ phase }) => phase === "ready");
+  const owners = new Set(ready.map(({ id }) => id));
+  const rows = await db.volume.findMany({ select: { name: true, vmId: true, state: true } });
+  const wanted = rows.filter(({ vmId }) => vmId !== null && owners.has(vmId));
+  return [
+    ...vms
+      .filter(({ phase }) => phase !== "ready" && phase !== "failed")
+      .map(({ name, phase }) => `VM ${name} is still ${phase}`),
+    ...ready.flatMap(({ id, name, power }) => {
+      const real = world.domains.get(id) ?? "absent";
+      return real === power ? [] : [`VM ${name} is ${power} in the inventory and ${real} on its host`];
+    }),
+    ...[...world.domains.keys()].filter((id) => !owners.has(id)).map((id) => `domain ${id} belongs to no VM`),
+    ...[...world.consoleLogs]
+      .filter((id) => !owners.has(id))
+      .map((id) => `console log of ${id} belongs to no VM`),
+    ...differences(
+      "volume",
+      wanted.map(({ name }) => name),
+      world.volumes,
+    ),
+    ...wanted.filter(({ state }) => state !== "ready").map(({ name }) => `volume ${name} is not ready`),
+  ];
+}
+
+async function imageComplaints(db: Db, directory: string): Promise<string[]> {
+  const images = await db.image.findMany({ select: { name: true, sha256: true, state: true } });
+  const digests = images.flatMap(({ sha256, state }) =>
+    sha256 === null || state !== "ready" ? [] : [sha256],
+  );
+  const files = await readdir(join(directory, "sha256"), { recursive: true, withFileTypes: true });
+  return [
+    ...images
+      .filter(({ state }) => state === "importing")
+      .map(({ name }) => `image ${name} is still importing`),
+    ...differences(
+      "content",
+      digests,
+      files.filter((file) => file.isFile()).map(({ name }) => name),
+    ),
+    ...(await readdir(join(directory, "incoming"))).map((name) => `incoming file ${name} was left behind`),
+  ];
+}
+
+function differences(what: string, wanted: readonly string[], found: readonly string[]): string[] {
+  return [
+    ...wanted.filter((name) => !found.includes(name)).map((name) => `${what} ${name} is missing`),
+    ...found.filter((name) => !wanted.includes(name)).map((name) => `${what} ${name} belongs to nobody`),
+  ];
+}
