@@ -14,12 +14,13 @@ import {
   releaseOrphans,
   removeWorker,
   renewLease,
+  renewLeaseOver,
   sessionLockKey,
 } from "./worker-store.ts";
 
 export interface WorkerLeaseDeps {
   readonly db: Database;
-  readonly listener: Pick<Listener, "holdLock" | "notify">;
+  readonly listener: Pick<Listener, "holdLock" | "notify" | "run" | "isHealthy">;
   readonly clock: Clock;
   readonly logger: Log;
   /** A worker that says nothing for so long has lost everything. 10 without. */
@@ -162,7 +163,10 @@ class Lease implements WorkerLease {
     this.#renewing = true;
     const before = instantOf(this.#deps.clock);
     try {
-      const renewed = await renewLease(this.#deps.db, this.workerId, this.#times());
+      const { db, listener } = this.#deps;
+      const renewed = listener.isHealthy()
+        ? await renewLeaseOver(listener, this.workerId, this.#times())
+        : await renewLease(db, this.workerId, this.#times());
       if (!renewed) this.#lose("another worker declared this one dead");
       // An answer that comes after the lease was over, such as after the process stood still, revives nothing.
       else if (this.isHeld()) this.#renewedAt = before;

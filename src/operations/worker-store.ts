@@ -1,3 +1,4 @@
+import type { Listener } from "../db/listener.ts";
 import type { Db } from "../db/transaction.ts";
 import { asId, type WorkerId } from "../lib/ids.ts";
 
@@ -43,6 +44,21 @@ export async function renewLease(
                       sends_until = clock_timestamp() + make_interval(secs => ${sendSeconds}::float8)
     WHERE id = ${id}::uuid`;
   return renewed === 1;
+}
+
+/** The same on the listener's connection: what queues for the pool must not cost a worker its lease. */
+export async function renewLeaseOver(
+  listener: Pick<Listener, "run">,
+  id: WorkerId,
+  { leaseSeconds, sendSeconds }: LeaseTimes,
+): Promise<boolean> {
+  const renewed = await listener.run(
+    `UPDATE worker SET lease_expires_at = clock_timestamp() + make_interval(secs => $2::float8),
+                       sends_until = clock_timestamp() + make_interval(secs => $3::float8)
+     WHERE id = $1::uuid RETURNING id`,
+    [id, leaseSeconds, sendSeconds],
+  );
+  return renewed.length === 1;
 }
 
 /** Says that the worker takes nothing new any more. */

@@ -203,6 +203,9 @@ export async function until<T>(what: string, look: () => Promise<T | null> | T |
   }
 }
 
+/** Connections to the database of one worker, beside its listener's. */
+export const POOL_SIZE = 6;
+
 let workerCount = 0;
 
 async function startTestWorker(
@@ -214,7 +217,7 @@ async function startTestWorker(
   const named = new URL(plainUrl);
   named.searchParams.set("application_name", applicationName);
   const url = named.toString();
-  const { db, die } = mortal(createDatabase({ url, maxConnections: 6, logger: silentLog }));
+  const { db, die } = mortal(createDatabase({ url, maxConnections: POOL_SIZE, logger: silentLog }));
   const listener = await openListener({ url, logger: silentLog });
   const lease = await startWorkerLease({
     db,

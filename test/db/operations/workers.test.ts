@@ -1,10 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { HypervisorError } from "../../../src/hypervisors/hypervisor.ts";
-import { asId, type HostId } from "../../../src/lib/ids.ts";
+import { asId, type HostId, type OperationId } from "../../../src/lib/ids.ts";
 import { step } from "../../../src/operations/operation-kind.ts";
 import {
   createEngine,
   type Engine,
+  POOL_SIZE,
   SHORT_LEASE,
   type TestInput,
   type TestWorker,
@@ -173,6 +174,46 @@ test("a worker whose session breaks but who renews is not declared dead", async 
   expect(first.lease.isHeld()).toBe(true);
   const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "b" });
   expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+});
+
+test("a worker keeps its lease while every connection of its pool waits for something", async () => {
+  const kind = testKind("test.waiting", {
+    steps: [
+      step<TestInput, never>({
+        name: "write",
+        host: onHost,
+        run: async () => undefined,
+        record: async (tx) => {
+          await tx.$executeRaw`SELECT pg_advisory_xact_lock(4713)`;
+        },
+      }),
+    ],
+  });
+  const own = await createEngine([kind]);
+  try {
+    const host = await own.addHost();
+    const worker = await own.startWorker({ lease: SHORT_LEASE, limits: { perHost: 50 } });
+    const ids: OperationId[] = [];
+    await own.db.transaction(
+      async (tx) => {
+        await tx.$executeRaw`SELECT pg_advisory_xact_lock(4713)`;
+        for (let n = 0; n < 20; n++) ids.push((await own.submit(kind, { vmId: vm(), hostId: host })).id);
+        await until("nothing more can wait", async () => {
+          const rows = await tx.$queryRaw<{ count: number }[]>`
+            SELECT count(*)::int AS count FROM pg_locks
+            WHERE locktype = 'advisory' AND objid = 4713 AND NOT granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
+          return rows[0]?.count === POOL_SIZE ? true : null;
+        });
+        await new Promise((resolve) => setTimeout(resolve, SHORT_LEASE.leaseSeconds * 1_500));
+        expect(worker.lease.isHeld()).toBe(true);
+      },
+      { timeoutSeconds: 60 },
+    );
+    for (const id of ids) expect(await own.ended(id)).toMatchObject({ state: "succeeded", attempt: 1 });
+  } finally {
+    await own.close();
+  }
 });
 
 test("a worker whose row was taken away learns that its lease is lost", async () => {
