@@ -106,13 +106,16 @@ class Lease implements WorkerLease {
     // The others share their hosts with it.
     listener.notify(OWNERSHIP);
     const reapMs = (this.#deps.reapSeconds ?? 0.5) * 1000;
+    const reap = (): void => {
+      this.#reaping ??= this.#reap().finally(() => {
+        this.#reaping = null;
+      });
+    };
+    // Whom this one replaces may be dead long enough already.
+    reap();
     this.#timers = [
       setInterval(() => void this.#renew(), this.#renewMs),
-      setInterval(() => {
-        this.#reaping ??= this.#reap().finally(() => {
-          this.#reaping = null;
-        });
-      }, reapMs),
+      setInterval(reap, reapMs),
       // The lease's end must be noticed while a renewal hangs too.
       setInterval(() => {
         if (!this.isHeld()) this.#lose("it was not renewed in time");

@@ -14,8 +14,10 @@ const SEED = 20_261_125;
 const APIS = 2;
 const WORKERS = 3;
 const HOSTS = 7;
-const CLIENTS = 4;
+const CLIENTS = 8;
 const VMS_EACH = 3;
+/** Long enough that a worker that is killed or frozen has calls before it, under way and behind it. */
+const LATENCY_MS = 200;
 /** How long it rains blows. */
 const STRIKE_MS = 25_000;
 const LEASE_SECONDS = 3;
@@ -59,7 +61,7 @@ beforeAll(async () => {
     Array.from({ length: HOSTS }, (_, n) =>
       send(n, "POST", "/v1/hosts?wait=30", {
         name: `host-${n}`,
-        uri: `sim+kvm://host-${n}?latencyMs=60`,
+        uri: `sim+kvm://host-${n}?latencyMs=${LATENCY_MS}`,
       }),
     ),
   );
@@ -136,11 +138,11 @@ async function strikeWorker(random: Random, blow: (index: number) => Promise<voi
   struck.delete(index);
 }
 
-/** A worker stands still, for less than its lease or for longer. */
+/** A worker stands still, mostly for longer than its lease: then others own its hosts when it goes on. */
 async function freezeOne(random: Random): Promise<void> {
   await strikeWorker(random, async (index) => {
     workers[index]?.freeze();
-    await sleep(LEASE_SECONDS * 1_000 * (0.5 + random.below(100) / 100));
+    await sleep(LEASE_SECONDS * 1_000 * (0.9 + random.below(100) / 100));
     workers[index]?.thaw();
   });
 }
