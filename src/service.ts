@@ -204,7 +204,16 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
   ends.push(() => images.collector.stop());
   const { leaseSeconds, inventorySeconds, drainSeconds } = config;
   const worker = startWorker({
-    ...{ ...hosts, db, databaseUrl, logger, clock: systemClock, leaseSeconds, inventorySeconds, drainSeconds },
+    ...{
+      ...hosts,
+      db,
+      databaseUrl,
+      logger,
+      clock: systemClock,
+      leaseSeconds,
+      inventorySeconds,
+      drainSeconds,
+    },
     limits: { perHost: config.operationsPerHost, perWorker: config.operationsPerWorker },
     ...(probe === undefined ? {} : { probe }),
   });

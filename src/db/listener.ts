@@ -106,10 +106,7 @@ export class Listener {
    * Runs one statement on this connection, after those before it, however busy the pool is. Rejects when it fails or
    * gets no answer in 5 seconds, which ends the connection, and with a DroverError `unavailable` where there is none.
    */
-  async run<Row extends pg.QueryResultRow>(
-    sql: string,
-    values: readonly unknown[],
-  ): Promise<readonly Row[]> {
+  async run<Row extends pg.QueryResultRow>(sql: string, values: readonly unknown[]): Promise<readonly Row[]> {
     if (this.#session === null)
       throw new DroverError("unavailable", "The database cannot be reached; try again.");
     return await this.#session.run<Row>(sql, values);

@@ -94,8 +94,7 @@ class Ownership implements HostOwnership {
 
   connection(hostId: HostId): HostConnection {
     const present = this.#held.get(hostId);
-    if (present === undefined)
-      throw new HypervisorError("unreachable", "this worker does not own the host");
+    if (present === undefined) throw new HypervisorError("unreachable", "this worker does not own the host");
     return present.session.connection();
   }
 
@@ -189,7 +188,8 @@ class Ownership implements HostOwnership {
       void this.#endSession(session);
     }
     for (const host of hosts) {
-      if (!this.#held.has(host.id) && !this.#handingOver.has(host.id)) this.#held.set(host.id, this.#open(host));
+      if (!this.#held.has(host.id) && !this.#handingOver.has(host.id))
+        this.#held.set(host.id, this.#open(host));
     }
   }
 

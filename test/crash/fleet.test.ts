@@ -17,7 +17,7 @@ const HOSTS = 7;
 const CLIENTS = 8;
 const VMS_EACH = 3;
 /** Long enough that a worker that is killed or frozen has calls before it, under way and behind it. */
-const LATENCY_MS = 200;
+const LATENCY_MS = 400;
 /** How long it rains blows. */
 const STRIKE_MS = 25_000;
 const LEASE_SECONDS = 3;
@@ -73,7 +73,8 @@ afterAll(async () => {
   await Promise.all([...apis, ...workers].map((service) => service.kill()));
   await control.close();
   await database.drop();
-   await rm(dataDir, { recursive: true, force: true });
+  
+  await rm(dataDir, { recursive: true, force: true });
 });
 
 /** The answer's status; null: the API died over it. */
@@ -138,12 +139,29 @@ async function strikeWorker(random: Random, blow: (index: number) => Promise<voi
   struck.delete(index);
 }
 
-/** A worker stands still, mostly for longer than its lease: then others own its hosts when it goes on. */
+/** Waits, but not for ever, until a statement returns a row. */
+async function seen(query: () => Promise<readonly unknown[]>, mostMs: number): Promise<void> {
+  for (const limit = performance.now() + mostMs; performance.now() < limit; await sleep(20)) {
+    if ((await query()).length > 0) return;
+  }
+}
+
+/** A worker stands still in the middle of operations, mostly until others have taken them over. */
 async function freezeOne(random: Random): Promise<void> {
   await strikeWorker(random, async (index) => {
-    workers[index]?.freeze();
-    await sleep(LEASE_SECONDS * 1_000 * (0.9 + random.below(100) / 100));
-    workers[index]?.thaw();
+    const worker = workers[index] as ServiceProcess;
+    const { db } = database;
+    const isBusy = () => db.$queryRaw<unknown[]>`
+      SELECT w.id FROM worker w JOIN operation o ON o.worker_id = w.id
+      WHERE w.pid = ${worker.pid}::int GROUP BY w.id HAVING count(*) >= 3`;
+    const isGivenUp = () => db.$queryRaw<unknown[]>`
+      SELECT 1 AS one WHERE NOT EXISTS (SELECT FROM worker w WHERE w.pid = ${worker.pid}::int)`;
+    await seen(isBusy, 3_000);
+    worker.freeze();
+    if (random.chance(0.25)) await sleep(random.below(LEASE_SECONDS * 1_000));
+    else await seen(isGivenUp, 30_000);
+    await sleep(random.below(700));
+    worker.thaw();
   });
 }
 
@@ -177,7 +195,9 @@ async function strike(
 
 async function readWorld(): Promise<World> {
   const { db } = database;
-  const domains = await db.$queryRaw<{ uuid: string; power: string }[]>`SELECT uuid, power FROM sim.domain_now`;
+  const domains = await db.$queryRaw<
+    { uuid: string; power: string }[]
+  >`SELECT uuid, power FROM sim.domain_now`;
   const volumes = await db.$queryRaw<{ name: string }[]>`SELECT name FROM sim.volume`;
   const logs = await db.$queryRaw<{ uuid: string }[]>`SELECT uuid FROM sim.console_log`;
   return {
@@ -202,7 +222,9 @@ async function fleetComplaints(): Promise<string[]> {
   ];
 }
 
-it("loses and doubles nothing while workers and APIs die, freeze and join", { timeout: 300_000 }, async () => {
+it("loses and doubles nothing while workers and APIs die, freeze and join", {
+  timeout: 300_000,
+}, async () => {
   let isOver = false;
   const clients = Array.from({ length: CLIENTS }, (_, number) => client(number, () => isOver));
   const until = performance.now() + STRIKE_MS;
@@ -211,7 +233,8 @@ it("loses and doubles nothing while workers and APIs die, freeze and join", { ti
     strike(CLIENTS, [killOne, killApi], isTimeUp),
     strike(CLIENTS + 1, [freezeOne, freezeOne], isTimeUp),
   ]);
-  isOver = true; console.log("over");
+  isOver = true;
+
   const statuses = (await Promise.all(clients)).flat();
   expect(statuses.filter((status) => ![202, 404, 409, 503].includes(status))).toEqual([]);
   // A run in which all were refused would show nothing.
@@ -224,7 +247,8 @@ it("loses and doubles nothing while workers and APIs die, freeze and join", { ti
       ...(await complaintsOf(db, await readWorld(), { dataDir, workers: WORKERS })),
       ...(await fleetComplaints()),
     ];
-    console.log(complaints.join("; ")); if (complaints.length === 0) break;
+    console.log(complaints.join("; "));
+    if (complaints.length === 0) break;
     await sleep(250);
   }
   expect(complaints).toEqual([]);

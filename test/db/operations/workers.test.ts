@@ -308,7 +308,8 @@ describe("a host that is released", () => {
     // Kept after all: what waited goes on here.
     handedOver.open();
     await releasing;
-    for (const one of [id, waiting.id]) expect(await engine.ended(one)).toMatchObject({ state: "succeeded", attempt: 1 });
+    for (const one of [id, waiting.id])
+      expect(await engine.ended(one)).toMatchObject({ state: "succeeded", attempt: 1 });
     expect(scripts.of("r")).toEqual(["first:ran", "second:ran"]);
   });
 
@@ -463,7 +464,15 @@ test.each([
   ],
 ] as const)("a host whose call got no answer is suspected: %s", async (_how, run, timeoutSeconds) => {
   const kind = testKind("test.late", {
-    steps: [step<TestInput, never>({ name: "late", host: onHost, timeoutSeconds, maxAttempts: 1, run: async (context) => void (await run(context)) })],
+    steps: [
+      step<TestInput, never>({
+        name: "late",
+        host: onHost,
+        timeoutSeconds,
+        maxAttempts: 1,
+        run: async (context) => void (await run(context)),
+      }),
+    ],
   });
   const own = await createEngine([kind]);
   try {
@@ -497,11 +506,14 @@ test("a record that another transaction held up for too long is written later: n
   try {
     const host = await own.addHost();
     await own.startWorker();
-    await own.db.transaction(async (tx) => {
-      await tx.$executeRaw`SELECT pg_advisory_xact_lock(4712)`;
-      const { id } = await own.submit(kind, { vmId: vm(), hostId: host });
-      expect(await own.ended(id)).toMatchObject({ state: "succeeded", attempt: 1 });
-    }, { timeoutSeconds: 60 });
+    await own.db.transaction(
+      async (tx) => {
+        await tx.$executeRaw`SELECT pg_advisory_xact_lock(4712)`;
+        const { id } = await own.submit(kind, { vmId: vm(), hostId: host });
+        expect(await own.ended(id)).toMatchObject({ state: "succeeded", attempt: 1 });
+      },
+      { timeoutSeconds: 60 },
+    );
     expect(tries).toBe(2);
   } finally {
     await own.close();
