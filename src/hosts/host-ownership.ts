@@ -124,14 +124,16 @@ class Ownership implements HostOwnership {
   }
 
   async #endSessions(): Promise<void> {
-    for (const { session } of this.#held.values()) this.#endSession(session);
+    for (const { session } of this.#held.values()) void this.#endSession(session);
     this.#held.clear();
     await Promise.all(this.#ending);
   }
 
   /** Nobody has to wait for the end of one: a host that hangs must not keep the others from being looked after. */
   #endSession(session: HostSession): Promise<void> {
-    const ended = withinEndLimit(session.stop()).finally(() => this.#ending.delete(ended));
+    const ended = withinEndLimit(session.stop()).finally(() => {
+      this.#ending.delete(ended);
+    });
     this.#ending.add(ended);
     return ended;
   }

@@ -73,7 +73,6 @@ afterAll(async () => {
   await Promise.all([...apis, ...workers].map((service) => service.kill()));
   await control.close();
   await database.drop();
-  
   await rm(dataDir, { recursive: true, force: true });
 });
 
@@ -141,8 +140,9 @@ async function strikeWorker(random: Random, blow: (index: number) => Promise<voi
 
 /** Waits, but not for ever, until a statement returns a row. */
 async function seen(query: () => Promise<readonly unknown[]>, mostMs: number): Promise<void> {
-  for (const limit = performance.now() + mostMs; performance.now() < limit; await sleep(20)) {
+  for (const limit = performance.now() + mostMs; performance.now() < limit; ) {
     if ((await query()).length > 0) return;
+    await sleep(20);
   }
 }
 
@@ -247,7 +247,6 @@ it("loses and doubles nothing while workers and APIs die, freeze and join", {
       ...(await complaintsOf(db, await readWorld(), { dataDir, workers: WORKERS })),
       ...(await fleetComplaints()),
     ];
-    console.log(complaints.join("; "));
     if (complaints.length === 0) break;
     await sleep(250);
   }
