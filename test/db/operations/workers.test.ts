@@ -262,7 +262,7 @@ describe("a host that is released", () => {
     const waiting = await engine.submit(two, { vmId: vm(), hostId, word: "waits" });
     const after = await engine.submit(two, { vmId: vm(), hostId: other, word: "after" });
     expect(await engine.ended(after.id)).toMatchObject({ state: "succeeded" });
-    expect(await engine.operation(waiting.id)).toMatchObject({ state: "pending", attempt: 0 });
+    expect(await engine.operation(waiting.id)).toMatchObject({ state: "pending", started_at: null });
     expect(scripts.of("r")).toEqual(["first:ran"]);
     // Kept after all: what waited goes on here.
     handedOver.open();
@@ -290,21 +290,25 @@ describe("a host that is released", () => {
   });
 
   test("gives back what a claim brings that was under way", async () => {
-    let watched = false;
     const handedOver = new Gate();
-    const first = await engine.startWorker({
-      probe: async (at) => {
-        if (watched && at === "claim.committed") await gate.pass();
-      },
+    const first = await engine.startWorker();
+    let releasing: Promise<void> = Promise.resolve();
+    const { id } = await engine.db.transaction(async (tx) => {
+      // Holds every claim up in the middle.
+      await tx.$executeRaw`LOCK TABLE worker IN ACCESS EXCLUSIVE MODE`;
+      const record = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+      await until("a claim is under way", async () => {
+        const claims = await tx.$queryRaw<unknown[]>`
+          SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+            AND query LIKE '%RECURSIVE me%' AND wait_event_type = 'Lock'`;
+        return claims.length > 0 ? true : null;
+      });
+      releasing = first.runner.releaseHost(hostId, {
+        drainSeconds: 60,
+        handOver: () => handedOver.pass(),
+      });
+      return record;
     });
-    watched = true;
-    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
-    await gate.reached;
-    const releasing = first.runner.releaseHost(hostId, {
-      drainSeconds: 60,
-      handOver: () => handedOver.pass(),
-    });
-    gate.open();
     await handedOver.reached;
     expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
     expect(scripts.of("c")).toEqual([]);
