@@ -18,6 +18,8 @@ export interface Config {
   readonly inventorySeconds: number;
   readonly leaseSeconds: number;
   readonly drainSeconds: number;
+  readonly operationsPerHost: number;
+  readonly operationsPerWorker: number;
   readonly retentionDays: number;
 }
 
@@ -77,6 +79,8 @@ const Environment = z.object({
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
   DROVER_DRAIN_SECONDS: seconds(3_600).default(20),
+  DROVER_OPERATIONS_PER_HOST: z.coerce.number().int().min(1).max(1_000).default(8),
+  DROVER_OPERATIONS_PER_WORKER: z.coerce.number().int().min(1).max(10_000).default(256),
   DROVER_RETENTION_DAYS: z.coerce.number().int().min(1).max(3_650).default(90),
 });
 
@@ -112,6 +116,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
     leaseSeconds: env.DROVER_LEASE_SECONDS,
     drainSeconds: env.DROVER_DRAIN_SECONDS,
+    operationsPerHost: env.DROVER_OPERATIONS_PER_HOST,
+    operationsPerWorker: env.DROVER_OPERATIONS_PER_WORKER,
     retentionDays: env.DROVER_RETENTION_DAYS,
   };
 }

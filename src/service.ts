@@ -211,12 +211,22 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
   ends.push(() => cleaner.stop());
   images.collector.start();
   ends.push(() => images.collector.stop());
-  const { leaseSeconds, inventorySeconds } = config;
+  const { leaseSeconds, inventorySeconds, drainSeconds } = config;
   const worker = startWorker({
-    ...{ ...hosts, db, databaseUrl, logger, clock: systemClock, leaseSeconds, inventorySeconds },
+    ...{
+      ...hosts,
+      db,
+      databaseUrl,
+      logger,
+      clock: systemClock,
+      leaseSeconds,
+      inventorySeconds,
+      drainSeconds,
+    },
+    limits: { perHost: config.operationsPerHost, perWorker: config.operationsPerWorker },
     ...(probe === undefined ? {} : { probe }),
   });
-  ends.push(() => worker.stop(config));
+  ends.push(() => worker.stop());
   metrics.gauge("drover_operations_running", "Operations that run in this process.", [], () =>
     Promise.resolve([{ labels: {}, value: worker.running() }]),
   );

@@ -13,7 +13,7 @@ import type { CrashProbe } from "./operations/crash-points.ts";
 import { operationError } from "./operations/operation-errors.ts";
 import { anyKind, type OperationKind } from "./operations/operation-kind.ts";
 import { createKindRegistry, type KindRegistry } from "./operations/operation-kinds.ts";
-import { createOperationRunner } from "./operations/operation-runner.ts";
+import { createOperationRunner, type RunnerLimits } from "./operations/operation-runner.ts";
 import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
 import { vmActions } from "./vms/actions/index.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
@@ -27,6 +27,9 @@ export interface WorkerDeps extends HostServiceDeps {
   readonly clock: Clock;
   readonly leaseSeconds: number;
   readonly inventorySeconds: number;
+  /** How long a host that is handed over waits for the steps that run there. */
+  readonly drainSeconds: number;
+  readonly limits: Pick<RunnerLimits, "perHost" | "perWorker">;
   readonly probe?: CrashProbe;
 }
 
@@ -36,14 +39,14 @@ export interface Worker {
   check(): Promise<void>;
   /** How many operations run here. */
   running(): number;
-  /** Takes nothing new, lets what runs end for so long, and gives everything back. */
-  stop(options: { readonly drainSeconds: number }): Promise<void>;
+  /** Takes nothing new, lets what runs end for `drainSeconds`, and gives everything back. */
+  stop(): Promise<void>;
 }
 
 interface Life {
   readonly lease: WorkerLease;
   running(): number;
-  stop(drainSeconds: number): Promise<void>;
+  stop(): Promise<void>;
   /** The lease is lost: whatever is held belongs to others. */
   drop(): Promise<void>;
 }
@@ -85,11 +88,11 @@ export function startWorker(deps: WorkerDeps): Worker {
       if (life?.lease.isHeld() !== true) throw new Error("the worker has no lease at this moment");
     },
     running: () => life?.running() ?? 0,
-    async stop({ drainSeconds }) {
+    async stop() {
       stopping = true;
       clearTimeout(timer);
       await beginning;
-      await life?.stop(drainSeconds);
+      await life?.stop();
       // The lease may have been lost in between.
       await beginning;
     },
@@ -114,10 +117,15 @@ function liveWith(
   lease: WorkerLease,
   onLost: (reason: string) => void,
 ): Life {
-  const { db, logger, clock, kinds } = deps;
+  const { db, logger, clock, kinds, drainSeconds, limits } = deps;
   const hosts = startHostOwnership({
     ...deps,
     workerId: lease.workerId,
+    wakes: listener,
+    work: {
+      runningOn: (hostId) => runner.runningOn(hostId),
+      release: (hostId, handOver) => runner.releaseHost(hostId, { drainSeconds, handOver }),
+    },
     sink: vmObservations,
     errorBodyOf: (error) => toErrorBody(operationError(error)),
     onStateChange: () => {
@@ -125,7 +133,7 @@ function liveWith(
     },
   });
   const runner = createOperationRunner({
-    ...{ db, logger, clock, kinds, hosts, lease, wakes: listener },
+    ...{ db, logger, clock, kinds, hosts, lease, limits, wakes: listener },
     ...(deps.probe === undefined ? {} : { probe: deps.probe }),
   });
   lease.onLost(onLost);
@@ -133,11 +141,11 @@ function liveWith(
     lease,
     running: () => runner.running(),
     // Each part ends, whatever becomes of the others: what still ran would keep the process alive.
-    async stop(drainSeconds) {
+    async stop() {
       await endEach(logger, [
         () => lease.drain(),
-        () => runner.stop({ drainSeconds }),
-        () => hosts.stop(),
+        // Each host goes as soon as nothing runs there any more, whatever the others still wait for.
+        () => Promise.all([runner.stop({ drainSeconds }), hosts.stop()]),
         () => lease.stop(),
         () => listener.close(),
       ]);

@@ -21,8 +21,12 @@ export function isSerializationConflict(error: unknown): boolean {
   return sqlState === "40001" || sqlState === "40P01" || codes.includes("P2034");
 }
 
-// Postgres: shutdown, crash and start-up; connection slots; read-only after a failover.
-const UNAVAILABLE_STATES = new Set(["57P01", "57P02", "57P03", "57P05", "53300", "25006"]);
+// Postgres: shutdown, crash and start-up; connection slots; read-only after a failover. And our own limits, see
+// client.ts: on the wait for a lock, on a statement, on a process that stood still in a transaction.
+const UNAVAILABLE_STATES = new Set([
+  ...["57P01", "57P02", "57P03", "57P05", "53300", "25006"],
+  ...["55P03", "57014", "25P03"],
+]);
 
 const UNAVAILABLE_CODES = new Set([
   // Prisma: unreachable, timed out, closed, no free connection, transaction not started in time.

@@ -107,6 +107,16 @@ export class Listener {
     return held;
   }
 
+  /**
+   * Runs one statement on this connection, after those before it, however busy the pool is. Rejects when it fails or
+   * gets no answer in 5 seconds, which ends the connection, and with a DroverError `unavailable` where there is none.
+   */
+  async run<Row extends pg.QueryResultRow>(sql: string, values: readonly unknown[]): Promise<readonly Row[]> {
+    if (this.#session === null)
+      throw new DroverError("unavailable", "The database cannot be reached; try again.");
+    return await this.#session.run<Row>(sql, values);
+  }
+
   /** True while the connection stands, and with it the lock that was asked for. */
   isHealthy(): boolean {
     return this.#session !== null && (this.#lockKey === null || this.#lockHeld);

@@ -33,6 +33,7 @@ export class HostSession {
   readonly #deps: HostSessionDeps;
   readonly #stop = new AbortController();
   #connection: HostConnection | null = null;
+  #follower: HostFollower | null = null;
   #lastError: HypervisorError | null = null;
   #isOver = false;
   #ended: Promise<void> = Promise.resolve();
@@ -65,6 +66,14 @@ export class HostSession {
     if (this.#connection !== null) return this.#connection;
     const why = this.#lastError === null ? "it is being connected" : this.#lastError.message;
     throw new HypervisorError("unreachable", `the host is not connected: ${why}`, { cause: this.#lastError });
+  }
+
+  /**
+   * A call got no answer in its time. A complete inventory is taken at once: a host that does not answer that either
+   * loses its connection, and is sent nothing more until a new one has brought an inventory.
+   */
+  suspect(): void {
+    this.#follower?.note({ kind: "resync" });
   }
 
   async #run(): Promise<void> {
@@ -113,9 +122,11 @@ export class HostSession {
     const unwatch = connection.watch((event) => {
       follower.note(event);
     });
+    this.#follower = follower;
     try {
       await follower.follow();
     } finally {
+      this.#follower = null;
       unwatch();
       this.#setConnection(null);
       await this.#close(connection);

@@ -48,13 +48,19 @@ export async function attempt<T>(
   try {
     return await settled(work(attempted.context()), signal);
   } catch (error) {
-    if (!timeout.signal.aborted || stopped.aborted) throw error;
+    const isLate = timeout.signal.aborted && !stopped.aborted;
+    if (site.hostId !== null && (isLate || isTimeout(error))) run.deps.hosts.suspect(site.hostId);
+    if (!isLate) throw error;
     const message = `The step "${step.name}" was not done within ${seconds} seconds.`;
     throw new HypervisorError("timeout", message, { cause: error });
   } finally {
     clearTimeout(timer);
     attempted.end();
   }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof HypervisorError && error.reason === "timeout";
 }
 
 /** Waits for the work, but only for a while once its signal has aborted. */

@@ -1,4 +1,4 @@
-import { isDatabaseUnavailable } from "../db/database-errors.ts";
+import { isDatabaseUnavailable, isSerializationConflict } from "../db/database-errors.ts";
 import { HypervisorError, type HypervisorErrorReason } from "../hypervisors/hypervisor.ts";
 import { DroverError, type ErrorCode, messageOf } from "../lib/errors.ts";
 
@@ -54,6 +54,12 @@ export function operationError(error: unknown): DroverError {
   const message =
     "The step failed by an error of Drover itself; the service's log has the details under this operation.";
   return new DroverError("internal", message, { retry: "never", cause: error });
+}
+
+/** True where only the database could not be asked, or others got in the way: the same again goes well later. */
+export function isDatabasePassing(error: unknown): boolean {
+  if (error instanceof DroverError) return error.code === "unavailable";
+  return isDatabaseUnavailable(error) || isSerializationConflict(error);
 }
 
 /** True for what is a mistake in our own code: nothing that a client or an operator did. */

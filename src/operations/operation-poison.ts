@@ -1,11 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { isDatabaseUnavailable } from "../db/database-errors.ts";
-import { DroverError, messageOf, toErrorBody } from "../lib/errors.ts";
+import { messageOf, toErrorBody } from "../lib/errors.ts";
 import { asId, type OperationId, type ProjectId } from "../lib/ids.ts";
 import { backoffMs, STEP_BACKOFF } from "./operation-backoff.ts";
 import type { ClaimedOperation } from "./operation-claim.ts";
 import { endOperation } from "./operation-end.ts";
-import { Fenced, operationError } from "./operation-errors.ts";
+import { Fenced, isDatabasePassing, operationError } from "./operation-errors.ts";
 import { lockSubjects } from "./operation-lanes.ts";
 import type { RunDeps } from "./operation-run.ts";
 import { release } from "./operation-steps-store.ts";
@@ -15,14 +14,13 @@ const MAX_CLAIMS = 8;
 const RETRY_MS = 500;
 
 /**
- * A run broke outside its steps: the database went away, or there is a mistake in what surrounds the steps
+ * A run broke outside its steps: the database went away or did not answer in time, or there is a mistake in what surrounds the steps
  * (`record`, `onEnd`, the input's schema). Gives the claim back, trying until that worked or the lease is over, so
  * that nothing stays claimed by a worker that lives. One that breaks each time is set aside as `attention`.
  */
 export async function giveBack(deps: RunDeps, claimed: ClaimedOperation, error: unknown): Promise<void> {
   const { logger, lease } = deps;
-  const passes =
-    isDatabaseUnavailable(error) || (error instanceof DroverError && error.code === "unavailable");
+  const passes = isDatabasePassing(error);
   const facts = { operationId: claimed.id, err: error };
   if (passes) logger.warn(facts, "the database went away during an operation; it goes on later");
   else logger.error(facts, "an operation broke outside its steps");

@@ -16,6 +16,8 @@ export interface HostAccess {
   owned(): ReadonlyMap<HostId, bigint>;
   /** Throws HypervisorError `unreachable` while there is none. */
   connection(hostId: HostId): HostConnection;
+  /** A call to the host got no answer in its time: asks the host whether it still answers at all. */
+  suspect(hostId: HostId): void;
 }
 
 export interface RunDeps {

@@ -56,10 +56,18 @@ export interface OperationRunner {
    * everything up, so that another worker goes on at once.
    */
   stop(options: { readonly drainSeconds: number }): Promise<void>;
-  /** The same for one host, before it is handed over. */
-  releaseHost(hostId: HostId, options: { readonly drainSeconds: number }): Promise<void>;
+  /**
+   * The same for one host; then calls `handOver`, until whose end nothing of the host is taken again. Rejects with
+   * what `handOver` threw.
+   */
+  releaseHost(
+    hostId: HostId,
+    options: { readonly drainSeconds: number; readonly handOver: () => Promise<void> },
+  ): Promise<void>;
   /** How many operations run here, for metrics. */
   running(): number;
+  /** How many of them are on this host. */
+  runningOn(hostId: HostId): number;
 }
 
 export function createOperationRunner(deps: RunnerDeps): OperationRunner {
@@ -78,6 +86,7 @@ class Runner implements OperationRunner {
   /** What the next look is to do; null: nothing is due. */
   #due: { claim: boolean; cancels: boolean; sweep: boolean } | null = null;
   #looking: Promise<void> | null = null;
+  #claiming: Promise<void> = Promise.resolve();
 
   constructor(deps: RunnerDeps) {
     this.#deps = deps;
@@ -124,6 +133,10 @@ class Runner implements OperationRunner {
     return this.#runs.size;
   }
 
+  runningOn(hostId: HostId): number {
+    return this.#runsOn(hostId).length;
+  }
+
   async stop({ drainSeconds }: { readonly drainSeconds: number }): Promise<void> {
     this.#end();
     for (const { run } of this.#runs.values()) run.drain();
@@ -132,17 +145,25 @@ class Runner implements OperationRunner {
     await this.#drain([...this.#runs.values()], drainSeconds);
   }
 
-  async releaseHost(hostId: HostId, { drainSeconds }: { readonly drainSeconds: number }): Promise<void> {
+  async releaseHost(
+    hostId: HostId,
+    { drainSeconds, handOver }: { readonly drainSeconds: number; readonly handOver: () => Promise<void> },
+  ): Promise<void> {
     this.#releasing.add(hostId);
     try {
-      await this.#looking;
-      await this.#drain(
-        [...this.#runs.values()].filter(({ run }) => run.hostId === hostId),
-        drainSeconds,
-      );
+      // What a claim that is under way brings is given back by its own run.
+      await Promise.allSettled([this.#claiming]);
+      await this.#drain(this.#runsOn(hostId), drainSeconds);
+      await handOver();
     } finally {
       this.#releasing.delete(hostId);
+      // Where it was kept after all.
+      this.wake();
     }
+  }
+
+  #runsOn(hostId: HostId) {
+    return [...this.#runs.values()].filter(({ run }) => run.hostId === hostId);
   }
 
   async #drain(
@@ -190,7 +211,10 @@ class Runner implements OperationRunner {
       try {
         if (due.sweep) await this.#sweep();
         if (due.cancels) await this.#noticeCancels();
-        if (due.claim) await this.#claim();
+        if (due.claim) {
+          this.#claiming = this.#claim();
+          await this.#claiming;
+        }
       } catch (error) {
         this.#deps.logger.warn({ error: messageOf(error) }, "could not look for operations; trying again");
       }
@@ -260,8 +284,8 @@ class Runner implements OperationRunner {
       void giveBack(this.#runDeps, operation, error);
       return;
     }
-    // Taken by a claim that was already on its way when the runner was told to stop.
-    if (this.#stopped) run.drain();
+    // Taken by a claim that was already on its way when the runner, or the host, was told to stop.
+    if (this.#stopped || (run.hostId !== null && this.#releasing.has(run.hostId))) run.drain();
     const ended = this.#run(run).finally(() => {
       run.close();
       this.#runs.delete(operation.id);

@@ -1,7 +1,6 @@
-import { isDatabaseUnavailable } from "../db/database-errors.ts";
 import { HypervisorError } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
-import { Fenced, SendingPaused } from "./operation-errors.ts";
+import { Fenced, isDatabasePassing, SendingPaused } from "./operation-errors.ts";
 import type { StopReason } from "./operation-run.ts";
 
 /** What follows from the failure of a step. Pure. */
@@ -29,8 +28,7 @@ export function judge({ error, stop, attempts, maxAttempts }: Failure): Verdict 
   if (causedBy(error, Fenced) || stop === "lost") return "drop";
   if (stop === "drain") return "release";
   if (stop === "cancel" || stop === "deadline") return "final";
-  if (causedBy(error, SendingPaused) || isDatabaseUnavailable(error)) return "release";
-  if (error instanceof DroverError && error.code === "unavailable") return "release";
+  if (causedBy(error, SendingPaused) || isDatabasePassing(error)) return "release";
   if (error instanceof HypervisorError && error.reason === "unreachable") return "waitForHost";
   return isRetryable(error) && attempts < maxAttempts ? "retry" : "final";
 }

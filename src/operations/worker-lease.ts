@@ -5,7 +5,7 @@ import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import { newId, type WorkerId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
-import { QUEUED } from "./operation-channels.ts";
+import { OWNERSHIP, QUEUED } from "./operation-channels.ts";
 import { Fenced, SendingPaused } from "./operation-errors.ts";
 import {
   insertWorker,
@@ -14,24 +14,25 @@ import {
   releaseOrphans,
   removeWorker,
   renewLease,
+  renewLeaseOver,
   sessionLockKey,
 } from "./worker-store.ts";
 
 export interface WorkerLeaseDeps {
   readonly db: Database;
-  readonly listener: Pick<Listener, "holdLock" | "notify">;
+  readonly listener: Pick<Listener, "holdLock" | "notify" | "run" | "isHealthy">;
   readonly clock: Clock;
   readonly logger: Log;
   /** A worker that says nothing for so long has lost everything. 10 without. */
   readonly leaseSeconds?: number;
   /**
-   * So long after a renewal calls may be sent to hosts; 3.5 without. A worker whose connection is gone is given up
-   * when this is over, long before its lease is.
+   * So long after a renewal calls may be sent to hosts; half the lease, at most 3, without. A worker whose connection
+   * is gone, such as one that was killed, is given up when this is over, long before its lease is.
    */
   readonly sendSeconds?: number;
-  /** 1 without. */
+  /** A third of `sendSeconds` without. */
   readonly renewSeconds?: number;
-  /** How often this worker looks for dead ones; 1 without. */
+  /** How often this worker looks for dead ones; 0.5 without. */
   readonly reapSeconds?: number;
 }
 
@@ -83,8 +84,8 @@ class Lease implements WorkerLease {
   constructor(deps: WorkerLeaseDeps) {
     this.#deps = deps;
     this.#leaseSeconds = deps.leaseSeconds ?? 10;
-    this.#sendSeconds = deps.sendSeconds ?? Math.min(3.5, this.#leaseSeconds);
-    this.#renewMs = (deps.renewSeconds ?? Math.min(1, this.#sendSeconds / 3)) * 1000;
+    this.#sendSeconds = deps.sendSeconds ?? Math.min(3, this.#leaseSeconds / 2);
+    this.#renewMs = (deps.renewSeconds ?? this.#sendSeconds / 3) * 1000;
     if (this.#sendSeconds > this.#leaseSeconds || this.#renewMs >= this.#sendSeconds * 1000)
       throw new RangeError("a lease needs renewSeconds < sendSeconds <= leaseSeconds");
   }
@@ -102,14 +103,19 @@ class Lease implements WorkerLease {
     // Without it a crash of this worker is noticed when its lease is over, later but no less surely.
     if (!(await listener.holdLock(sessionLockKey(lockKey))))
       logger.warn({ workerId: this.workerId }, "another session holds this worker's lock");
-    const reapMs = (this.#deps.reapSeconds ?? 1) * 1000;
+    // The others share their hosts with it.
+    listener.notify(OWNERSHIP);
+    const reapMs = (this.#deps.reapSeconds ?? 0.5) * 1000;
+    const reap = (): void => {
+      this.#reaping ??= this.#reap().finally(() => {
+        this.#reaping = null;
+      });
+    };
+    // Whom this one replaces may be dead long enough already.
+    reap();
     this.#timers = [
       setInterval(() => void this.#renew(), this.#renewMs),
-      setInterval(() => {
-        this.#reaping ??= this.#reap().finally(() => {
-          this.#reaping = null;
-        });
-      }, reapMs),
+      setInterval(reap, reapMs),
       // The lease's end must be noticed while a renewal hangs too.
       setInterval(() => {
         if (!this.isHeld()) this.#lose("it was not renewed in time");
@@ -139,7 +145,7 @@ class Lease implements WorkerLease {
     this.#end();
     await this.#reaping;
     await removeWorker(this.#deps.db, this.workerId);
-    this.#deps.listener.notify(QUEUED);
+    this.#tellFreed();
   }
 
   #times(): { readonly leaseSeconds: number; readonly sendSeconds: number } {
@@ -160,7 +166,10 @@ class Lease implements WorkerLease {
     this.#renewing = true;
     const before = instantOf(this.#deps.clock);
     try {
-      const renewed = await renewLease(this.#deps.db, this.workerId, this.#times());
+      const { db, listener } = this.#deps;
+      const renewed = listener.isHealthy()
+        ? await renewLeaseOver(listener, this.workerId, this.#times())
+        : await renewLease(db, this.workerId, this.#times());
       if (!renewed) this.#lose("another worker declared this one dead");
       // An answer that comes after the lease was over, such as after the process stood still, revives nothing.
       else if (this.isHeld()) this.#renewedAt = before;
@@ -176,13 +185,13 @@ class Lease implements WorkerLease {
 
   /** Any worker looks for dead ones. */
   async #reap(): Promise<void> {
-    const { db, listener, logger } = this.#deps;
+    const { db, logger } = this.#deps;
     try {
       const dead = await reapWorkers(db);
       if (dead.length > 0)
         logger.warn({ workers: dead }, "workers died; their hosts and operations are taken over");
       const released = await releaseOrphans(db);
-      if (dead.length > 0 || released > 0) listener.notify(QUEUED);
+      if (dead.length > 0 || released > 0) this.#tellFreed();
     } catch (error) {
       logger.debug({ error: messageOf(error) }, "could not look for dead workers; trying again");
     }
@@ -194,9 +203,19 @@ class Lease implements WorkerLease {
     this.#deps.logger.error({ workerId: this.workerId, reason }, "this worker's lease is lost");
     for (const listener of this.#listeners) listener(reason);
     // Nothing is sent any more, so nobody has to wait for the row to run out.
-    removeWorker(this.#deps.db, this.workerId).catch((error: unknown) => {
-      this.#deps.logger.debug({ error: messageOf(error) }, "the lost lease is left to other workers");
-    });
+    removeWorker(this.#deps.db, this.workerId).then(
+      () => {
+        this.#tellFreed();
+      },
+      (error: unknown) => {
+        this.#deps.logger.debug({ error: messageOf(error) }, "the lost lease is left to other workers");
+      },
+    );
+  }
+
+  #tellFreed(): void {
+    this.#deps.listener.notify(OWNERSHIP);
+    this.#deps.listener.notify(QUEUED);
   }
 
   #end(): void {

@@ -1,3 +1,4 @@
+import type { Listener } from "../db/listener.ts";
 import type { Sql } from "../db/transaction.ts";
 import { asId, type WorkerId } from "../lib/ids.ts";
 
@@ -45,6 +46,21 @@ export async function renewLease(
   return renewed === 1;
 }
 
+/** The same on the listener's connection: what queues for the pool must not cost a worker its lease. */
+export async function renewLeaseOver(
+  listener: Pick<Listener, "run">,
+  id: WorkerId,
+  { leaseSeconds, sendSeconds }: LeaseTimes,
+): Promise<boolean> {
+  const renewed = await listener.run(
+    `UPDATE worker SET lease_expires_at = clock_timestamp() + make_interval(secs => $2::float8),
+                       sends_until = clock_timestamp() + make_interval(secs => $3::float8)
+     WHERE id = $1::uuid RETURNING id`,
+    [id, leaseSeconds, sendSeconds],
+  );
+  return renewed.length === 1;
+}
+
 /** Says that the worker takes nothing new any more. */
 export async function markDraining(db: Sql, id: WorkerId): Promise<void> {
   await db.$executeRaw`UPDATE worker SET draining = true WHERE id = ${id}::uuid`;
@@ -54,15 +70,13 @@ export async function markDraining(db: Sql, id: WorkerId): Promise<void> {
  * Ends a worker's lease at once, and gives up its hosts and operations: when it stops, or has lost its lease.
  */
 export async function removeWorker(db: Sql, id: WorkerId): Promise<void> {
-  await db.$executeRaw`
-    WITH gone AS (DELETE FROM worker WHERE id = ${id}::uuid RETURNING id)
-    UPDATE host SET owner_id = NULL FROM gone WHERE owner_id = gone.id`;
+  await db.$executeRaw`DELETE FROM worker WHERE id = ${id}::uuid`;
   await releaseOrphans(db);
 }
 
 /**
- * Removes dead workers and frees their hosts; returns who died. Dead is whose lease is over, or who has lost its
- * session and may not send any more.
+ * Removes dead workers and returns who died; their hosts are free with that, see releaseOrphans. Dead is whose lease
+ * is over, or who has lost its session and may not send any more.
  *
  * Why that is safe. Two rights are to be taken away from a worker: to write, and to send calls to hosts. Its writes
  * all ask for its row with a lease that is not over; this statement deletes the row, and a write that runs at the
@@ -75,20 +89,19 @@ export async function removeWorker(db: Sql, id: WorkerId): Promise<void> {
  * `sends_until`. A worker that lives on renews, which moves `sends_until` on: a broken session connection does not
  * cost a healthy worker its lease. A renewal that runs at the same time as this statement is seen: whoever waited
  * for the row looks at it again.
+ *
+ * It touches no other row: one that a frozen worker has locked would hold up the takeover from all dead ones.
  */
 export async function reapWorkers(db: Sql): Promise<WorkerId[]> {
   const dead = await db.$queryRaw<{ id: string }[]>`
-    WITH gone AS (
-      DELETE FROM worker w
-      WHERE w.lease_expires_at < clock_timestamp()
-         OR (w.sends_until < clock_timestamp() AND NOT EXISTS (
-           SELECT FROM pg_locks l
-           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-             AND (l.classid::bigint << 32) | l.objid::bigint = ${LOCK_SPACE}::bigint | w.lock_key))
-      RETURNING w.id),
-    freed AS (UPDATE host SET owner_id = NULL FROM gone WHERE owner_id = gone.id)
-    SELECT id FROM gone`;
+    DELETE FROM worker w
+    WHERE w.lease_expires_at < clock_timestamp()
+       OR (w.sends_until < clock_timestamp() AND NOT EXISTS (
+         SELECT FROM pg_locks l
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+           AND (l.classid::bigint << 32) | l.objid::bigint = ${LOCK_SPACE}::bigint | w.lock_key))
+    RETURNING w.id`;
   return dead.map(({ id }) => asId<WorkerId>(id));
 }
 

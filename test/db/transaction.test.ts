@@ -195,6 +195,46 @@ describe("an unavailable database", () => {
     await db.close();
   });
 
+  const limits: readonly (readonly [string, (db: Sql) => Promise<unknown>])[] = [
+    [
+      "a lock is waited for too long",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL lock_timeout = '20ms'`;
+        await db.$executeRaw`SELECT pg_advisory_xact_lock(4711)`;
+      },
+    ],
+    [
+      "a statement takes too long",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL statement_timeout = '20ms'`;
+        await db.$executeRaw`SELECT pg_sleep(30)`;
+      },
+    ],
+    [
+      "the process stood still in a transaction",
+      async (db) => {
+        await db.$executeRaw`SET LOCAL idle_in_transaction_session_timeout = '20ms'`;
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        await db.$queryRaw`SELECT 1`;
+      },
+    ],
+  ];
+  it.each(limits)("is also one that ends what waits: %s", async (_what, work) => {
+    const { db } = test;
+    const locked = Promise.withResolvers<undefined>();
+    const over = Promise.withResolvers<undefined>();
+    const holder = db.transaction(async (tx) => {
+      await tx.$executeRaw`SELECT pg_advisory_xact_lock(4711)`;
+      locked.resolve(undefined);
+      await over.promise;
+    });
+    await locked.promise;
+    expect(isDatabaseUnavailable(await errorOf(db.transaction(work)))).toBe(true);
+    over.resolve(undefined);
+    await holder;
+    expect(await db.$queryRaw`SELECT 1 AS one`).toEqual([{ one: 1 }]);
+  });
+
   it("is not what a host's refused connection is taken for", () => {
     class HostError extends Error {
       override readonly name = "HypervisorError";

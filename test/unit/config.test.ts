@@ -23,6 +23,8 @@ describe("the configuration", () => {
       inventorySeconds: 30,
       leaseSeconds: 10,
       drainSeconds: 20,
+      operationsPerHost: 8,
+      operationsPerWorker: 256,
       retentionDays: 90,
     });
   });
@@ -43,6 +45,8 @@ describe("the configuration", () => {
       DROVER_INVENTORY_SECONDS: "7",
       DROVER_LEASE_SECONDS: "3",
       DROVER_DRAIN_SECONDS: "9",
+      DROVER_OPERATIONS_PER_HOST: "4",
+      DROVER_OPERATIONS_PER_WORKER: "64",
       DROVER_RETENTION_DAYS: "11",
     });
     expect(config).toEqual({
@@ -59,6 +63,8 @@ describe("the configuration", () => {
       inventorySeconds: 7,
       leaseSeconds: 3,
       drainSeconds: 9,
+      operationsPerHost: 4,
+      operationsPerWorker: 64,
       retentionDays: 11,
     });
   });
@@ -82,6 +88,8 @@ describe("the configuration", () => {
     ["DROVER_INVENTORY_SECONDS", "0"],
     ["DROVER_LEASE_SECONDS", "2"],
     ["DROVER_DRAIN_SECONDS", "1.5"],
+    ["DROVER_OPERATIONS_PER_HOST", "0"],
+    ["DROVER_OPERATIONS_PER_WORKER", "1e9"],
     ["DROVER_RETENTION_DAYS", "-1"],
   ])("refuses a wrong %s (%s) in one line that names it and not the value of a secret", (name, value) => {
     const read = () => readConfig({ [name]: value });

@@ -109,6 +109,33 @@ describe("the session of a host", () => {
     expect(fake).toMatchObject({ inventories: 1, looks: [vmId] });
   });
 
+  it("asks a host that is suspected, and keeps the connection when it answers", async () => {
+    const { hostId, fake, session } = await scene();
+    await eventually(async () => isConnected(session)).toBe(true);
+    session.suspect();
+    await eventually(async () => fake.inventories).toBe(2);
+    expect([isConnected(session), await stateOf(hostId), fake.open]).toEqual([true, "ready", 1]);
+  });
+
+  it("takes a suspected host that does not answer for silent, and gives no connection out until it does", async () => {
+    const { hostId, vmId, fake, session } = await scene();
+    await eventually(async () => isConnected(session)).toBe(true);
+    let asked = 0;
+    fake.beforeInventory = () => {
+      asked++;
+      return Promise.reject(new HypervisorError("timeout", "no answer in 30 seconds"));
+    };
+    session.suspect();
+    await eventually(() => stateOf(hostId)).toBe("unreachable");
+    expect(await powerOf(vmId)).toBe("unknown");
+    // Connected again, but still without an answer.
+    await eventually(async () => asked).toBeGreaterThan(2);
+    expect(isConnected(session)).toBe(false);
+    fake.beforeInventory = () => Promise.resolve();
+    await eventually(async () => isConnected(session)).toBe(true);
+    expect([await stateOf(hostId), await powerOf(vmId)]).toEqual(["ready", "running"]);
+  });
+
   it("takes one inventory instead of very many looks", async () => {
     const { fake, session } = await scene();
     await eventually(async () => isConnected(session)).toBe(true);

@@ -113,6 +113,8 @@ export interface TestWorker {
   readonly listener: Listener;
   /** Hosts that do not answer at the moment. */
   readonly silent: Set<HostId>;
+  /** Hosts of which a call got no answer in its time, once for each call. */
+  readonly suspected: readonly HostId[];
   own(hostId: HostId): Promise<void>;
   stop(): Promise<void>;
   /** As after kill -9: its connections close, nothing is given back, what runs hangs for ever. */
@@ -201,6 +203,9 @@ export async function until<T>(what: string, look: () => Promise<T | null> | T |
   }
 }
 
+/** Connections to the database of one worker, beside its listener's. */
+export const POOL_SIZE = 6;
+
 let workerCount = 0;
 
 async function startTestWorker(
@@ -212,7 +217,7 @@ async function startTestWorker(
   const named = new URL(plainUrl);
   named.searchParams.set("application_name", applicationName);
   const url = named.toString();
-  const { db, die } = mortal(createDatabase({ url, maxConnections: 6, logger: silentLog }));
+  const { db, die } = mortal(createDatabase({ url, maxConnections: POOL_SIZE, logger: silentLog }));
   const listener = await openListener({ url, logger: silentLog });
   const lease = await startWorkerLease({
     db,
@@ -224,6 +229,7 @@ async function startTestWorker(
   });
   const owned = new Map<HostId, bigint>();
   const silent = new Set<HostId>();
+  const suspected: HostId[] = [];
   let over = false;
   const own = async (hostId: HostId): Promise<void> => {
     const rows = await db.$queryRaw<{ epoch: bigint }[]>`
@@ -255,6 +261,7 @@ async function startTestWorker(
           throw new HypervisorError("unreachable", "the host is silent");
         return {} as unknown as HostConnection;
       },
+      suspect: (hostId) => suspected.push(hostId),
     },
     lease,
     logger: silentLog,
@@ -274,6 +281,7 @@ async function startTestWorker(
     runner,
     listener,
     silent,
+    suspected,
     own,
     async stop() {
       if (over) return;

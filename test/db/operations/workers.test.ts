@@ -237,6 +237,84 @@ test("draining aborts a step that does not end in time; nothing is undone", asyn
   expect(scripts.of("e")).toEqual(["first:ran", "second:ran"]);
 });
 
+describe("a host that is released", () => {
+  test("has its step ended, its operation given up, and nothing taken until it is handed over", async () => {
+    const other = await engine.addHost();
+    const first = await engine.startWorker();
+    scripts.set("r", "first", { run: () => gate.pass() });
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "r" });
+    await gate.reached;
+    const handedOver = new Gate();
+    const releasing = first.runner.releaseHost(hostId, {
+      drainSeconds: 60,
+      handOver: () => handedOver.pass(),
+    });
+    // Other hosts go on meanwhile, in a steady stream of looks.
+    const before = await engine.submit(two, { vmId: vm(), hostId: other, word: "other" });
+    expect(await engine.ended(before.id)).toMatchObject({ state: "succeeded" });
+    expect(first.runner.runningOn(hostId)).toBe(1);
+    gate.open();
+    await handedOver.reached;
+    expect(await engine.operation(id)).toMatchObject({ state: "running", token: null, attempt: 0 });
+    const waiting = await engine.submit(two, { vmId: vm(), hostId, word: "waits" });
+    const after = await engine.submit(two, { vmId: vm(), hostId: other, word: "after" });
+    expect(await engine.ended(after.id)).toMatchObject({ state: "succeeded" });
+    expect(await engine.operation(waiting.id)).toMatchObject({ state: "pending", started_at: null });
+    expect(scripts.of("r")).toEqual(["first:ran"]);
+    // Kept after all: what waited goes on here.
+    handedOver.open();
+    await releasing;
+    for (const one of [id, waiting.id])
+      expect(await engine.ended(one)).toMatchObject({ state: "succeeded", attempt: 1 });
+    expect(scripts.of("r")).toEqual(["first:ran", "second:ran"]);
+  });
+
+  test("has a step aborted that does not end in time, and nothing is undone", async () => {
+    const first = await engine.startWorker();
+    scripts.set("a", "second", {
+      run: ({ signal }, attempt) => (attempt === 1 ? gate.pass(signal) : Promise.resolve()),
+    });
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "a" });
+    await gate.reached;
+    await first.runner.releaseHost(hostId, {
+      drainSeconds: 0.1,
+      handOver: async () => {
+        expect(await engine.operation(id)).toMatchObject({ state: "running", token: null });
+      },
+    });
+    expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+    expect(scripts.of("a")).toEqual(["first:ran", "second:ran"]);
+  });
+
+  test("gives back what a claim brings that was under way", async () => {
+    const handedOver = new Gate();
+    const first = await engine.startWorker();
+    let releasing: Promise<void> = Promise.resolve();
+    const { id } = await engine.db.transaction(async (tx) => {
+      // Holds every claim up in the middle.
+      await tx.$executeRaw`LOCK TABLE worker IN ACCESS EXCLUSIVE MODE`;
+      const record = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+      await until("a claim is under way", async () => {
+        const claims = await tx.$queryRaw<unknown[]>`
+          SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+            AND query LIKE '%RECURSIVE me%' AND wait_event_type = 'Lock'`;
+        return claims.length > 0 ? true : null;
+      });
+      releasing = first.runner.releaseHost(hostId, {
+        drainSeconds: 60,
+        handOver: () => handedOver.pass(),
+      });
+      return record;
+    });
+    await handedOver.reached;
+    expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    expect(scripts.of("c")).toEqual([]);
+    handedOver.open();
+    await releasing;
+    expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
+  });
+});
+
 test("two workers never run two operations of one VM at once, and keep their order", async () => {
   const hosts = [hostId, await engine.addHost()];
   const first = await engine.startWorker({ ownHosts: false });
@@ -280,39 +358,4 @@ test("an operation moves with its steps from host to host and back, and so does 
     "undo target",
     "undo source",
   ]);
-});
-
-test("at most so many operations run at once on one host, and a full host takes nothing from another", async () => {
-  const other = await engine.addHost();
-  await engine.startWorker({ limits: { perHost: 2, perWorker: 3 } });
-  let [now, most] = [0, 0];
-  const slow = async (): Promise<void> => {
-    most = Math.max(most, ++now);
-    await gate.pass();
-    now--;
-  };
-  for (let n = 0; n < 6; n++) {
-    scripts.set(`s${n}`, "first", { run: slow });
-    await engine.submit(two, { vmId: vm(), hostId, word: `s${n}` });
-  }
-  await gate.reached;
-  const { id } = await engine.submit(two, { vmId: vm(), hostId: other, word: "free" });
-  expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
-  await expect.poll(() => most, { timeout: 20_000 }).toBe(2);
-  gate.open();
-});
-
-test("one actor's many operations do not starve another's one", async () => {
-  await engine.startWorker({ limits: { perHost: 1 } });
-  scripts.set("hold", "first", { run: () => gate.pass() });
-  await engine.submit(two, { vmId: vm(), hostId, word: "hold" });
-  await gate.reached;
-  const greedy = [];
-  for (let n = 0; n < 40; n++)
-    greedy.push(await engine.submit(two, { vmId: vm(), hostId, word: `greedy${n}`, actor: "token:greedy" }));
-  const modest = await engine.submit(two, { vmId: vm(), hostId, word: "modest", actor: "token:modest" });
-  gate.open();
-  for (const { id } of [...greedy, modest]) await engine.ended(id);
-  const starts = scripts.log.filter((line) => /^(greedy|modest).*\/first:ran$/.test(line));
-  expect(starts.indexOf("modest/first:ran")).toBeLessThan(10);
 });
