@@ -56,7 +56,7 @@ export const creates: Benchmark = {
   },
 };
 
-interface Measured {
+export interface Measured {
   readonly seconds: number;
   readonly latenciesMs: readonly number[];
 }
@@ -83,7 +83,8 @@ async function roundTrip({ databaseUrl, dataDir }: BenchService): Promise<number
   }
 }
 
-async function addHosts(service: BenchService): Promise<void> {
+/** Registers the simulated hosts, each with room for everything. */
+export async function addHosts(service: BenchService): Promise<void> {
   for (let n = 1; n <= HOSTS; n++) {
     const uri = `sim+kvm://bench-${n}?cpus=4096&memoryGib=4096`;
     await service.request("POST", "/v1/hosts?wait=30", { name: `bench-${n}`, uri });
@@ -91,7 +92,7 @@ async function addHosts(service: BenchService): Promise<void> {
 }
 
 /** Measures until the last operation has ended, and checks that each VM runs. */
-async function createAll(
+export async function createAll(
   service: BenchService,
   database: pg.Client,
   prefix: string,

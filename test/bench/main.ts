@@ -2,6 +2,7 @@ import { parseArgs } from "node:util";
 import type { Benchmark } from "./benchmark.ts";
 import { creates } from "./creates.ts";
 import { cycles } from "./cycles.ts";
+import { history } from "./history.ts";
 import { noticed } from "./noticed.ts";
 import { reads } from "./reads.ts";
 import { reconcile } from "./reconcile.ts";
@@ -9,7 +10,16 @@ import { start } from "./start.ts";
 import { warmStart } from "./warm-start.ts";
 
 /** `npm run bench`: every benchmark, or those that are named. */
-const BENCHMARKS: readonly Benchmark[] = [creates, start, cycles, reads, reconcile, noticed, warmStart];
+const BENCHMARKS: readonly Benchmark[] = [
+  creates,
+  start,
+  cycles,
+  reads,
+  reconcile,
+  history,
+  noticed,
+  warmStart,
+];
 
 const print = (line: string): void => {
   process.stdout.write(`${line}\n`);
