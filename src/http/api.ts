@@ -227,7 +227,7 @@ function callOf(
 function goneSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   reply.raw.once("close", () => {
-    controller.abort();
+    controller.abort("the connection closed");
   });
   return controller.signal;
 }

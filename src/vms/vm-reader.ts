@@ -1,10 +1,9 @@
-import { sentTogether } from "../db/sql.ts";
 import type { Sql } from "../db/transaction.ts";
 import { DroverError } from "../lib/errors.ts";
-import type { ProjectId } from "../lib/ids.ts";
+import type { ProjectId, VmId } from "../lib/ids.ts";
 import type { VmRecord } from "./vm-record.ts";
 import type { Vm } from "./vm-schemas.ts";
-import { findVm, surroundingsOf } from "./vm-store.ts";
+import { findVm, getVmToView, surroundingsOf } from "./vm-store.ts";
 import { viewOf } from "./vm-view.ts";
 
 const ALONE = { images: [], host: null, operations: [] };
@@ -34,12 +33,12 @@ export async function vmNamed(db: Sql, projectId: ProjectId, idOrName: string): 
   );
 }
 
-/** A VM that was just changed in this transaction: its record and its view. */
+/** The view of a VM that was just changed in this transaction. */
 export async function changedVm(
   tx: Sql,
-  projectId: ProjectId,
-  id: VmRecord["id"],
+  id: VmId,
 ): Promise<{ readonly view: Vm; readonly generation: number }> {
-  const [vm, around] = await sentTogether(vmNamed(tx, projectId, id), surroundingsOf(tx, [id]));
-  return { view: viewOf(vm, around.get(id) ?? ALONE), generation: vm.generation };
+  const found = await getVmToView(tx, id);
+  if (found === null) throw new Error(`VM ${id} was changed and is gone`);
+  return { view: viewOf(found.vm, found.around), generation: found.vm.generation };
 }

@@ -125,7 +125,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
         body,
         snapshots,
       );
-      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),
@@ -154,7 +154,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
         body,
         ifMatch,
       );
-      const { view, generation } = await changedVm(tx, project.id, id);
+      const { view, generation } = await changedVm(tx, id);
       if (operationId === null) return { status: 200, body: view, generation };
       return { status: 202, body: { vm: view }, operation: operationId, generation };
     },
@@ -175,7 +175,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     change: async (tx, { params, project, actor, requestId, ifMatch }) => {
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await deleteVm(tx, kinds, request, params.vm, ifMatch);
-      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),
@@ -198,7 +198,7 @@ function registerAction(api: Api, deps: VmRouteDeps, action: (typeof vmActions)[
     change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
       const request = { projectId: project.id, actor, requestId };
       const { id, operationId } = await actOnVm(tx, deps.kinds, request, action, params.vm, body, ifMatch);
-      const { view: vm, generation } = await changedVm(tx, project.id, id);
+      const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
     refresh: refresher(deps),

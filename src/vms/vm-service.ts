@@ -9,6 +9,7 @@ import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } 
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
+import { insertVm, type NewVmParts } from "./new-vm-store.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
 import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-snapshot.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
@@ -16,7 +17,6 @@ import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { CreateVmBody } from "./vm-schemas.ts";
-import { insertVm, type NewVmParts } from "./vm-store.ts";
 
 /**
  * Makes a VM in the caller's transaction: chooses its host, reserves there, writes its rows and queues `vm.create`.

@@ -13,7 +13,7 @@ import {
   type ProjectId,
   type VmId,
 } from "../lib/ids.ts";
-import type { NewVolume, VolumeRecord } from "../volumes/volume-store.ts";
+import type { VolumeRecord } from "../volumes/volume-store.ts";
 import type {
   Condition,
   VmImageUse,
@@ -197,85 +197,6 @@ function conditionsOf(filter: VmFilter): Prisma.Sql[] {
   return conditions;
 }
 
-export interface NewVm {
-  readonly id: VmId;
-  readonly projectId: ProjectId;
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly spec: VmSpec;
-  readonly hostId: HostId;
-  readonly domainName: string;
-  readonly hypervisor: Hypervisor;
-  readonly guestType: GuestType;
-  readonly pool: string;
-}
-
-/** Everything that is written of a new VM. */
-export interface NewVmParts {
-  readonly vm: NewVm;
-  readonly reservation: Reservation;
-  readonly volumes: readonly NewVolume[];
-  readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
-  readonly nics: readonly NicRow[];
-  /** The host's name, for the event. */
-  readonly hostName: string;
-  /** What makes it. */
-  readonly operationId: OperationId;
-}
-
-/**
- * Writes a new VM in phase `provisioning` with its reservation, volumes, images and NICs, and tells it, in one statement. A
- * taken name or MAC address is a unique violation, an image that is gone a foreign key's.
- */
-export async function insertVm(
-  tx: Tx,
-  { vm, reservation, volumes, images, nics, hostName, operationId }: NewVmParts,
-): Promise<void> {
-  const data = Prisma.sql`jsonb_build_object('host', ${hostName}::text)`;
-  const parts = [
-    Prisma.sql`v AS (
-      INSERT INTO vm (id, project_id, name, labels, spec, phase, host_id, domain_uuid, domain_name, hypervisor, guest_type,
-                      pool, updated_at)
-      VALUES (${vm.id}::uuid, ${vm.projectId}::uuid, ${vm.name}, ${JSON.stringify(vm.labels)}::jsonb,
-              ${JSON.stringify(vm.spec)}::jsonb, 'provisioning', ${vm.hostId}::uuid, ${vm.id}::uuid, ${vm.domainName},
-              ${vm.hypervisor}, ${vm.guestType}, ${vm.pool}, clock_timestamp()) RETURNING id, name, project_id, host_id, pool)`,
-    Prisma.sql`r AS (
-      INSERT INTO reservation (vm_id, host_id, cpu_count, memory_mib)
-      SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
-    ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
-    ...(images.length === 0 ? [] : [insertImageUses(images)]),
-    ...(nics.length === 0 ? [] : [insertNics(nics)]),
-  ];
-  await tx.$executeRaw`
-    WITH ${Prisma.join(parts, ", ")}
-    ${insertEvents([vmEventRows("vm.created", Prisma.sql`v AS c`, operationId, data)])}`;
-}
-
-// Rows that stand in one statement with the VM's own, as `v`.
-
-function insertVolumes(volumes: readonly NewVolume[]): Prisma.Sql {
-  return Prisma.sql`l AS (
-    INSERT INTO volume (id, project_id, vm_id, host_id, pool, name, role, position, format, capacity_bytes)
-    SELECT n.id, v.project_id, v.id, v.host_id, v.pool, n.name, n.role, n.position, n.format, n."capacityBytes"
-    FROM v, jsonb_to_recordset(${JSON.stringify(volumes)}::jsonb)
-      AS n(id uuid, name text, role text, position int, format text, "capacityBytes" bigint))`;
-}
-
-function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {
-  return Prisma.sql`u AS (
-    INSERT INTO vm_image (vm_id, role, image_id) SELECT v.id, n.role, n."imageId"
-    FROM v, jsonb_to_recordset(${JSON.stringify(uses)}::jsonb) AS n(role text, "imageId" uuid))`;
-}
-
-function insertNics(nics: readonly NicRow[]): Prisma.Sql {
-  const rows = nics.map((nic, position) => ({ ...nic, position }));
-  return Prisma.sql`c AS (
-    INSERT INTO vm_nic (vm_id, name, position, network, mac_address)
-    SELECT v.id, n.name, n.position, n.network, n."macAddress"
-    FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-      AS n(name text, position int, network text, "macAddress" text))`;
-}
-
 export interface Reservation {
   readonly cpuCount: number;
   /** With the VM's overhead. */
@@ -305,37 +226,53 @@ export interface NicRow {
   readonly macAddress: string;
 }
 
+interface SurroundingsRow {
+  readonly images: VmImageUse[];
+  readonly operations: string[];
+  readonly ready: boolean | null;
+  readonly inventory_at: Date | null;
+  readonly host_error: string | null;
+  readonly silent_since: Date | null;
+}
+
+// Beside FROM's `v` and `h`.
+const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.error->>'message' AS host_error,
+  coalesce(h.last_seen_at, h.created_at) AS silent_since,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
+                             ORDER BY u.role)
+            FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
+  coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
+            WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations`;
+
+function surroundingsIn(row: SurroundingsRow): VmSurroundings {
+  const {
+    images,
+    operations,
+    ready,
+    inventory_at: inventoryAt,
+    host_error: error,
+    silent_since: since,
+  } = row;
+  const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
+  return { images, operations, host };
+}
+
 /** What the view of each of these VMs needs beside its record. */
 export async function surroundingsOf(db: Sql, ids: readonly VmId[]): Promise<Map<string, VmSurroundings>> {
-  const rows = await db.$queryRaw<
-    {
-      id: string;
-      images: VmImageUse[];
-      operations: string[];
-      ready: boolean | null;
-      inventoryAt: Date | null;
-      error: string | null;
-      since: Date | null;
-    }[]
-  >`
-    SELECT v.id, h.state = 'ready' AS ready, h.inventory_at AS "inventoryAt", h.error->>'message' AS error,
-      coalesce(h.last_seen_at, h.created_at) AS since,
-      coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
-                                 ORDER BY u.role)
-                FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
-      coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
-                WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations
-    FROM vm v LEFT JOIN host h ON h.id = v.host_id WHERE v.id = ANY(${[...ids]}::text[]::uuid[])`;
-  return new Map(
-    rows.map(({ id, images, operations, ready, since, inventoryAt, error }) => [
-      id,
-      {
-        images,
-        operations,
-        host: ready === null || since === null ? null : { ready, inventoryAt, error, since },
-      },
-    ]),
-  );
+  const rows = await db.$queryRaw<(SurroundingsRow & { id: string })[]>`
+    SELECT v.id, ${SURROUNDINGS} FROM vm v LEFT JOIN host h ON h.id = v.host_id
+    WHERE v.id = ANY(${[...ids]}::text[]::uuid[])`;
+  return new Map(rows.map((row) => [row.id, surroundingsIn(row)]));
+}
+
+/** A VM with what its view needs, in one statement; null when it is gone. */
+export async function getVmToView(
+  db: Sql,
+  id: VmId,
+): Promise<{ readonly vm: VmRecord; readonly around: VmSurroundings } | null> {
+  const [row] = await db.$queryRaw<(VmRow & SurroundingsRow)[]>`
+    SELECT ${COLUMNS}, ${SURROUNDINGS} ${FROM} WHERE v.id = ${id}::uuid`;
+  return row === undefined ? null : { vm: recordOf(row), around: surroundingsIn(row) };
 }
 
 /** Spec and labels after a PATCH or an action that sets the run policy: the generation grows. */
