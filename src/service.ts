@@ -84,7 +84,8 @@ async function endAll(ends: readonly End[], logger: Logger): Promise<void> {
   }
 }
 
-// Enough for the API and for the operations under way; each transaction is short.
+// Enough for the API and for the operations under way, for each transaction is short. More only wait for one another in the
+// server instead of here, and each plans and caches for itself.
 const MAX_CONNECTIONS = 12;
 const MAX_VIRTUAL_SIZE_BYTES = 64 * 1024 * GIB;
 /** Room that images leave for the database and the host itself. */
