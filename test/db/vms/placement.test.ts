@@ -28,8 +28,8 @@ let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
 const noImages = { open: () => Promise.reject(new Error("no images here")) };
-// One for all, as in an API process: what is ranked is out of date most of the time.
-const snapshots = createPlacementSnapshots();
+// As in three API processes: what one ranks is out of date most of the time.
+const processes = Array.from({ length: 3 }, () => createPlacementSnapshots());
 const kinds = createKindRegistry([
   anyKind(vmCreateKind(noImages)),
   anyKind(vmDeleteKind),
@@ -93,7 +93,7 @@ function create(overrides: object = {}): Promise<{ readonly id: VmId }> {
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body, snapshots));
+  return db.transaction((tx) => createVm(tx, kinds, request, body, processes[named % processes.length]));
 }
 
 async function usedOf(hostId: HostId): Promise<number> {
