@@ -76,6 +76,8 @@ export interface WorkerOptions {
   >;
   /** False leaves the hosts to others. */
   readonly ownHosts?: boolean;
+  /** Hosts that do not answer it from the beginning. */
+  readonly silent?: readonly HostId[];
 }
 
 export interface OperationRow {
@@ -114,6 +116,8 @@ export interface TestWorker {
   /** Hosts that do not answer at the moment. */
   readonly silent: Set<HostId>;
   own(hostId: HostId): Promise<void>;
+  /** Takes a host away from it, as when another worker was faster; does nothing where it owns it not. */
+  lose(hostId: HostId): Promise<void>;
   stop(): Promise<void>;
   /** As after kill -9: its connections close, nothing is given back, what runs hangs for ever. */
   kill(): Promise<void>;
@@ -223,7 +227,7 @@ async function startTestWorker(
     ...options.lease,
   });
   const owned = new Map<HostId, bigint>();
-  const silent = new Set<HostId>();
+  const silent = new Set<HostId>(options.silent);
   let over = false;
   const own = async (hostId: HostId): Promise<void> => {
     const rows = await db.$queryRaw<{ epoch: bigint }[]>`
@@ -275,6 +279,12 @@ async function startTestWorker(
     listener,
     silent,
     own,
+    async lose(hostId) {
+      if (!owned.delete(hostId)) return;
+      await db.$executeRaw`
+        UPDATE host SET owner_id = NULL, epoch = epoch + 1
+        WHERE id = ${hostId}::uuid AND owner_id = ${lease.workerId}::uuid`;
+    },
     async stop() {
       if (over) return;
       await runner.stop({ drainSeconds: 5 });
