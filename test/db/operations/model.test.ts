@@ -9,9 +9,11 @@ import { until } from "./harness.ts";
 /**
  * Random sequences of what can happen to the engine, against a model that says after each command what every
  * operation must be doing. The same seed gives the same commands:
- * DROVER_MODEL_SEED=7 DROVER_MODEL_RUNS=2000 runs from another seed, for as long as is wanted.
+ * DROVER_MODEL_SEED=7 DROVER_MODEL_RUNS=2000 runs from another seed, for as long as is wanted; DROVER_MODEL_PATH, as
+ * a failure prints it, begins with the sequence that failed.
  */
 const SEED = Number(process.env["DROVER_MODEL_SEED"] ?? 7420);
+const PATH = process.env["DROVER_MODEL_PATH"];
 const RUNS = Number(process.env["DROVER_MODEL_RUNS"] ?? 25);
 const MOST_MS_A_RUN = 60_000;
 
@@ -54,6 +56,7 @@ test(`whatever happens, the engine does what its model says (seed ${SEED})`, {
     {
       seed: SEED,
       numRuns: RUNS,
+      ...(PATH === undefined ? {} : { path: PATH }),
       endOnFailure: true,
       verbose: 1,
     },

@@ -283,21 +283,6 @@ test("an undo that may succeed later is tried again until its time is over", asy
   expect(await engine.ended(second.id)).toMatchObject({ state: "attention" });
 });
 
-test("an undo that is tried again after attention has a deadline again", async () => {
-  const w = word();
-  scripts.set(w, "first", { undo: async () => Promise.reject(new HypervisorError("invalid-state", "cannot")) });
-  scripts.set(w, "second", { run: async () => Promise.reject(new HypervisorError("invalid-spec", "wrong")) });
-  const { id } = await engine.submit(two, { vmId: vm(), hostId, word: w });
-  expect(await engine.ended(id)).toMatchObject({ state: "attention", undoing: true });
-  // Nobody is there to go on, so that only its time can end it.
-  worker.silent.add(hostId);
-  await engine.db.transaction((tx) => retryOperation(tx, engine.kinds, id));
-  await engine.db.$executeRaw`
-    UPDATE operation SET undo_deadline = undo_deadline - interval '1 day' WHERE id = ${id}::uuid`;
-  expect(await engine.ended(id)).toMatchObject({ state: "attention" });
-  worker.silent.delete(hostId);
-});
-
 test("an operation past its deadline is aborted and undone", async () => {
   const [w, gate] = [word(), new Gate()];
   scripts.set(w, "second", { run: ({ signal }) => gate.pass(signal) });
