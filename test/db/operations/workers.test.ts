@@ -203,6 +203,24 @@ test("draining lets the step that runs end, gives the operation up, and another 
   expect(scripts.of("d")).toEqual(["first:ran", "second:ran"]);
 });
 
+test("a worker that takes an operation again while its old call still hangs knows both", async () => {
+  const [old, again] = [new Gate(), new Gate()];
+  const worker = await engine.startWorker();
+  scripts.set("a", "first", {
+    run: ({ signal }, attempt) => (attempt === 1 ? old.pass() : again.pass(signal)),
+  });
+  const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "a" });
+  await old.reached;
+  await worker.lose(hostId);
+  await again.reached;
+  expect(worker.runner.running()).toBe(2);
+  old.open();
+  await until("the old one has ended", () => (worker.runner.running() === 1 ? true : null));
+  await worker.runner.stop({ drainSeconds: 0 });
+  expect(await engine.operation(id)).toMatchObject({ state: "running", token: null });
+  expect(scripts.of("a")).toEqual(["first:ran"]);
+});
+
 test.each(["claim.before", "claim.committed"] as const)(
   "a worker told to stop at %s begins nothing and counts no attempt",
   async (point) => {
