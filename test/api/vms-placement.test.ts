@@ -71,8 +71,9 @@ async function createAll(clients: readonly Client[], guests: readonly Size[]): P
     const client = clients[index % clients.length] ?? service.client;
     const spec = { cpu: { count: cpuCount }, memoryMib, disks: DISKS, runPolicy: "stopped" as const };
     const size = { cpuCount, memoryMib: memoryWithOverhead(memoryMib) };
+    const headers = { "Idempotency-Key": `vm-${index}` };
     for (;;) {
-      const { response, error } = await createVm({ client, body: { name: `vm-${index}`, spec } });
+      const { response, error } = await createVm({ client, body: { name: `vm-${index}`, spec }, headers });
       const problem = (error ?? null) as Answer["problem"];
       // A busy machine can be short of connections for so many at once; that is no word about hosts.
       if (problem?.detail?.startsWith("The database ") !== true)
@@ -123,7 +124,7 @@ describe(`${CREATES} VMs asked for at once`, () => {
       memoryMib: [128, 256, 512, 1024, 2048][(index * 3) % 5] ?? 128,
     }));
     const watch = watchForOverfilled();
-    const answers = await createAll([service.client, clientOf(other.url)], guests);
+    const answers = await createAll([service.client, clientOf(other.url ?? "")], guests);
     expect(await watch.stop()).toEqual([]);
     expectOrderly(answers, names);
     const refused = answers.filter(({ status }) => status === 409);

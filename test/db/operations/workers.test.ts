@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { HypervisorError } from "../../../src/hypervisors/hypervisor.ts";
 import { asId, type HostId } from "../../../src/lib/ids.ts";
+import { cancelOperation } from "../../../src/operations/operation-cancel.ts";
 import { step } from "../../../src/operations/operation-kind.ts";
 import {
   createEngine,
@@ -152,6 +153,33 @@ describe("a worker that lost its right in the middle of a step", () => {
     expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
     expect(recordedBy).toEqual([id]);
   });
+});
+
+test("a worker sends nothing while its lease is not renewed, though the lease is not over yet", async () => {
+  let frozenMs = 0;
+  const clock = { now: () => new Date(), monotonicMs: () => performance.now() + frozenMs };
+  // No renewal comes in between.
+  const lease = { leaseSeconds: 120, sendSeconds: 60, renewSeconds: 50, reapSeconds: 50, clock };
+  await engine.startWorker({ lease });
+  const { id } = await engine.submit(stubborn, { vmId: vm(), hostId });
+  await gate.reached;
+  frozenMs = 60_000;
+  gate.open();
+  await engine.ended(id);
+  expect(zombieSends[0]).toMatchObject({ name: "SendingPaused" });
+});
+
+test("a cancel that nobody was woken for is noticed before the next step", async () => {
+  // It looks for nothing by itself, so only the record of the step can tell it.
+  const worker = await engine.startWorker({ limits: { pollSeconds: 600 } });
+  scripts.set("c", "first", { run: () => gate.pass() });
+  const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+  worker.runner.wake();
+  await gate.reached;
+  await engine.db.transaction((tx) => cancelOperation(tx, engine.kinds, id));
+  gate.open();
+  expect(await engine.ended(id)).toMatchObject({ state: "cancelled" });
+  expect(scripts.of("c")).toEqual(["first:ran", "first:undone"]);
 });
 
 test("a killed worker's operations are taken over from their recorded steps", async () => {
