@@ -301,7 +301,9 @@ async function startTestWorker(
       await listener.close();
       await execute(
         plainUrl,
-        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${applicationName}'`,
+        // Other test files have workers of the same names on the same server.
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = '${applicationName}' AND datname = current_database()`,
       );
     },
   };
