@@ -252,19 +252,20 @@ test("a worker that takes an operation again while its old call still hangs know
 test.each(["claim.before", "claim.committed"] as const)(
   "a worker told to stop at %s begins nothing and counts no attempt",
   async (point) => {
-    let watched = false;
+    // From its first look on: a look that had passed the point before would take the operation.
     const first = await engine.startWorker({
       probe: async (at) => {
-        if (watched && at === point) await gate.pass();
+        if (at === point) await gate.pass();
       },
     });
-    watched = true;
     const { id } = await engine.submit(two, { vmId: vm(), hostId, word: `s-${point}` });
     await gate.reached;
     const stopping = first.stop();
     gate.open();
     await stopping;
-    expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    const given = await engine.operation(id);
+    expect(given).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    expect(given.started_at === null).toBe(point === "claim.before");
     expect(scripts.of(`s-${point}`)).toEqual([]);
   },
 );
