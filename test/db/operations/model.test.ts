@@ -1,10 +1,10 @@
 import * as fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { canBecome, type OperationState } from "../../../src/operations/operation-state.ts";
+import { until } from "./harness.ts";
 import { commands, makePeace, takesBack } from "./model/commands.ts";
 import { EngineModel, type OperationModel } from "./model/engine-model.ts";
 import { openStage, Real, type Stage } from "./model/real.ts";
-import { until } from "./harness.ts";
 
 /**
  * Random sequences of what can happen to the engine, against a model that says after each command what every
@@ -14,8 +14,8 @@ import { until } from "./harness.ts";
  */
 const SEED = Number(process.env["DROVER_MODEL_SEED"] ?? 7420);
 const PATH = process.env["DROVER_MODEL_PATH"];
-const RUNS = Number(process.env["DROVER_MODEL_RUNS"] ?? 25);
-const MOST_MS_A_RUN = 60_000;
+const RUNS = Number(process.env["DROVER_MODEL_RUNS"] ?? 20);
+const MOST_MS_A_RUN = 120_000;
 
 let stage: Stage;
 beforeAll(async () => {
@@ -58,7 +58,8 @@ test(`whatever happens, the engine does what its model says (seed ${SEED})`, {
       numRuns: RUNS,
       ...(PATH === undefined ? {} : { path: PATH }),
       endOnFailure: true,
-      verbose: 1,
+      includeErrorInReport: true,
+      verbose: fc.VerbosityLevel.Verbose,
     },
   );
   // Whatever the statements did, they moved along the arrows that operation-state.ts draws.
@@ -71,7 +72,8 @@ test(`whatever happens, the engine does what its model says (seed ${SEED})`, {
 /** Each step has acted at most once more than it was taken back, and lies there exactly when it should. */
 function checkEffects(operation: OperationModel): void {
   const effects = operation.steps.map((_, position) => stage.world.effect(operation.key, position));
-  for (const { lies, done, undone } of effects) expect([done - undone, operation.key]).toEqual([lies ? 1 : 0, operation.key]);
+  for (const { lies, done, undone } of effects)
+    expect([done - undone, operation.key]).toEqual([lies ? 1 : 0, operation.key]);
   expect(effects.map(({ lies }) => lies)).toEqual(operation.steps.map(({ acted }) => acted));
   if (operation.end === "succeeded" || takesBack(operation))
     for (const { lies } of effects) expect(lies && operation.end !== "succeeded").toBe(false);
@@ -104,7 +106,8 @@ async function checkEvents(model: EngineModel, real: Real): Promise<void> {
     SELECT operation_id AS id, type, seq FROM event
     WHERE operation_id = ANY(${[...real.ids.values()]}::text[]::uuid[]) ORDER BY seq`;
   const seqOf = (key: number, types: readonly string[]): bigint | undefined =>
-    events.find(({ id, type }) => id === real.idOf(key) && types.includes(type.replace("operation.", "")))?.seq;
+    events.find(({ id, type }) => id === real.idOf(key) && types.includes(type.replace("operation.", "")))
+      ?.seq;
   for (const operation of model.operations.values()) {
     const own = events.filter(({ id }) => id === real.idOf(operation.key));
     expect(own.map(({ type }) => type)).toEqual(operation.events.map((event) => `operation.${event}`));

@@ -9,6 +9,7 @@ import {
   type Spec,
 } from "./engine-model.ts";
 import { expectRefusal, type Real } from "./real.ts";
+import type { PendingCall } from "./world.ts";
 
 /** What can happen to the engine. Each command does it to both sides, and waits until the real one is as the model. */
 
@@ -106,16 +107,17 @@ function enqueueBurst(specs: readonly Spec[]): Command {
 }
 
 const answer = fc
-  .tuple(picked, fc.constantFrom<Outcome>("success", "success", "success", "retryable", "final", "refused", "unreachable"))
+  .tuple(
+    picked,
+    fc.constantFrom<Outcome>("success", "success", "success", "retryable", "final", "refused", "unreachable"),
+  )
   .map(([pick, outcome]) =>
     onOne(
       `answer ${outcome}`,
       pick,
       (model) => model.atGate(),
       async (operation, model, real) => {
-        const call = real.stage.world.callOf(operation.key);
-        if (outcome === "success") call?.act();
-        call?.answer(outcome);
+        real.answer(operation.key, outcome);
         model.answer(operation, outcome);
       },
     ),
@@ -190,22 +192,32 @@ const startWorker = fc.constant(
   ),
 );
 
+/** Whoever is in these calls loses the right to them: before their effect, or between it and its record. */
+function loseCalls(model: EngineModel, calls: readonly PendingCall[], acted: boolean): void {
+  for (const call of calls) {
+    const operation = model.operations.get(call.key);
+    if (operation === undefined) continue;
+    if (acted) {
+      call.act();
+      model.act(operation);
+    }
+    call.zombie = true;
+    model.lose(operation);
+  }
+}
+
 /** kill -9, or a worker that is frozen until its lease is over and then goes on. */
 const loseWorker = fc
-  .tuple(picked, fc.constantFrom("kill" as const, "freeze" as const), fc.boolean())
-  .map(([pick, how, late]) =>
+  .tuple(picked, fc.constantFrom("kill" as const, "freeze" as const), fc.boolean(), fc.boolean())
+  .map(([pick, how, acted, late]) =>
     command(
-      `${how} ${pick}${late ? ", it tries to go on later" : ""}`,
+      `${how} ${pick}${acted ? ", its calls took effect" : ""}${late ? ", it tries to go on later" : ""}`,
       (model) => model.workers > 0,
       async (model, real) => {
         const lost = real.takeAway(pick % model.workers);
         const calls = await real.callsOf(lost);
         model.workers--;
-        for (const call of calls) {
-          call.zombie = true;
-          const operation = model.operations.get(call.key);
-          if (operation !== undefined) model.lose(operation);
-        }
+        loseCalls(model, calls, acted);
         const { db } = real.stage.engine;
         const { workerId } = lost.worker.lease;
         if (how === "kill") {
@@ -236,8 +248,7 @@ const drain = fc.tuple(picked, fc.boolean()).map(([pick, inTime]) =>
       for (const call of calls) {
         const operation = model.operations.get(call.key);
         if (inTime) {
-          call.act();
-          call.answer("success");
+          real.answer(call.key, "success");
           if (operation !== undefined) model.answerWhileDraining(operation);
         } else if (operation !== undefined) model.giveBack(operation);
       }
@@ -248,17 +259,12 @@ const drain = fc.tuple(picked, fc.boolean()).map(([pick, inTime]) =>
 );
 
 /** A host's owner loses it, with all that runs there. */
-const steal = host.map((index) =>
+const steal = fc.tuple(host, fc.boolean()).map(([index, acted]) =>
   command(
-    `steal host ${index}`,
+    `steal host ${index}${acted ? ", its calls took effect" : ""}`,
     (model) => model.workers > 0,
     async (model, real) => {
-      const calls = await real.callsOn(index);
-      for (const call of calls) {
-        call.zombie = true;
-        const operation = model.operations.get(call.key);
-        if (operation !== undefined) model.lose(operation);
-      }
+      loseCalls(model, await real.callsOn(index), acted);
       for (const { worker } of real.workers) await worker.lose(real.hostId(index));
     },
   ),
@@ -303,7 +309,21 @@ export const commands = fc.commands<EngineModel, Real, boolean>(
     ...[change, change, change, overtaker].map((specs) => specs.map(enqueueOne)),
     fc.array(change, { minLength: 2, maxLength: 5 }).map(enqueueBurst),
     ...[answer, answer, answer, answer, answer, answer, act, act, cancel, cancel],
-    ...[startWorker, startWorker, loseWorker, drain, steal, zombies, retry, retry, deadline, silence, speak, speak],
+    ...[
+      startWorker,
+      startWorker,
+      loseWorker,
+      loseWorker,
+      drain,
+      steal,
+      zombies,
+      retry,
+      retry,
+      deadline,
+      silence,
+      speak,
+      speak,
+    ],
   ],
   { maxCommands: 40, size: "+1" },
 );
@@ -319,9 +339,7 @@ export async function makePeace(model: EngineModel, real: Real): Promise<void> {
   await real.rest(model);
   while (model.unfinished().length > 0) {
     for (const operation of model.atGate()) {
-      const call = real.stage.world.callOf(operation.key);
-      call?.act();
-      call?.answer("success");
+      real.answer(operation.key, "success");
       model.answer(operation, "success");
     }
     await real.rest(model);

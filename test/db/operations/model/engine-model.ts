@@ -65,7 +65,9 @@ export class EngineModel {
 
   /** Everything on its way, in order. */
   unfinished(): OperationModel[] {
-    return [...this.operations.values()].filter(({ end }) => end === null).toSorted((a, b) => a.place - b.place);
+    return [...this.operations.values()]
+      .filter(({ end }) => end === null)
+      .toSorted((a, b) => a.place - b.place);
   }
 
   atGate(): OperationModel[] {
@@ -92,7 +94,11 @@ export class EngineModel {
         ...{ found: false, undone: false, acted: false },
       })),
       events: ["created"],
-      after: new Set(this.unfinished().filter((other) => conflict(spec, other.spec)).map((other) => other.key)),
+      after: new Set(
+        this.unfinished()
+          .filter((other) => conflict(spec, other.spec))
+          .map((other) => other.key),
+      ),
       place: ++this.#places,
       host: spec.hosts[0] ?? null,
       done: 0,
@@ -282,7 +288,7 @@ export function isForwardOnly({ spec }: Pick<OperationModel, "spec">): boolean {
   return RANKS[spec.kind] > 0;
 }
 
-export function hasBegun({ steps }: OperationModel): boolean {
+function hasBegun({ steps }: OperationModel): boolean {
   return steps.some(({ begun }) => begun);
 }
 

@@ -4,7 +4,15 @@ import type { HostId, OperationId } from "../../../../src/lib/ids.ts";
 import type { OperationKind, Step, StepContext } from "../../../../src/operations/operation-kind.ts";
 import { step } from "../../../../src/operations/operation-kind.ts";
 import { type TestInput, testKind } from "../harness.ts";
-import { conflict, type Gate, type KindName, MAX_ATTEMPTS, type Outcome, RANKS, type Spec } from "./engine-model.ts";
+import {
+  conflict,
+  type Gate,
+  type KindName,
+  MAX_ATTEMPTS,
+  type Outcome,
+  RANKS,
+  type Spec,
+} from "./engine-model.ts";
 
 /** The fake hosts of the model test: calls hang there until a command answers them, and effects outlive workers. */
 
@@ -39,7 +47,10 @@ export class World {
   #looks = 0;
 
   /** How often each step acted and was taken back. */
-  effect(key: number, position: number): { readonly lies: boolean; readonly done: number; readonly undone: number } {
+  effect(
+    key: number,
+    position: number,
+  ): { readonly lies: boolean; readonly done: number; readonly undone: number } {
     return this.#effects.get(`${key}/${position}`) ?? { lies: false, done: 0, undone: 0 };
   }
 
@@ -103,7 +114,8 @@ export class World {
 
   #look({ operation }: Context, position: number): Found {
     const { key } = wordOf(operation.input);
-    if (this.effect(key, position).done > 0) this.violations.push(`${key}/${position} looked after it had acted`);
+    if (this.effect(key, position).done > 0)
+      this.violations.push(`${key}/${position} looked after it had acted`);
     const look = ++this.#looks;
     this.#found.set(`${key}/${position}`, look);
     return { look };
@@ -115,7 +127,9 @@ export class World {
     if (found?.look !== this.#found.get(name)) this.violations.push(`${name} does not know what it found`);
     for (const other of this.calls)
       if (!other.zombie && (other.key === word.key || conflict(word, this.#specs.get(other.key) ?? word)))
-        this.violations.push(`${name} ${gate.direction} acts beside ${other.key}/${other.step} ${other.direction}`);
+        this.violations.push(
+          `${name} ${gate.direction} acts beside ${other.key}/${other.step} ${other.direction}`,
+        );
     this.#specs.set(word.key, word);
     this.entered.push({ key: word.key, ...gate });
     const answered = Promise.withResolvers<undefined>();
@@ -164,7 +178,7 @@ export class World {
   }
 }
 
-export function wordOf(input: TestInput): Word {
+function wordOf(input: TestInput): Word {
   return JSON.parse(input.word) as Word;
 }
 
