@@ -62,7 +62,10 @@ export const ENGINE_MUTANTS: readonly Mutant[] = [
         replace: "",
       },
     ],
-    test: { file: `${OPERATIONS}/workers.test.ts`, title: "sends nothing while its lease is not renewed" },
+    test: {
+      file: `${OPERATIONS}/workers.test.ts`,
+      title: "a worker sends nothing while its lease is not renewed",
+    },
   },
   {
     name: "reap-by-session-alone",
@@ -97,6 +100,7 @@ export const ENGINE_MUTANTS: readonly Mutant[] = [
         find: "if (rank === 0) await lockSubjects(tx, subjects);",
         replace:
           "Object.assign(request, { early: (await tx.$queryRaw`SELECT nextval('operation_seq')::text AS seq`)[0].seq }); " +
+          "await tx.$executeRaw`SELECT pg_sleep(random() / 20)`; " +
           "if (rank === 0) await lockSubjects(tx, subjects);",
       },
       {
@@ -117,19 +121,10 @@ export const ENGINE_MUTANTS: readonly Mutant[] = [
         replace: "",
       },
     ],
-    test: { file: `${OPERATIONS}/queue.test.ts`, title: "lets the next one run; a second time it is too late" },
-  },
-  {
-    name: "promotion-without-the-lanes-lock",
-    breaks: "two that end at once, each of which still sees the other",
-    edits: [
-      {
-        file: "src/operations/operation-finish.ts",
-        find: "    await lockSubjects(tx, subjects);\n",
-        replace: "",
-      },
-    ],
-    test: { file: `${OPERATIONS}/queue.test.ts`, title: "many pairs that end at once" },
+    test: {
+      file: `${OPERATIONS}/queue.test.ts`,
+      title: "lets the next one run; a second time it is too late",
+    },
   },
   {
     name: "finds-again-after-it-acted",
@@ -177,7 +172,7 @@ export const ENGINE_MUTANTS: readonly Mutant[] = [
         replace: "FROM o",
       },
     ],
-    test: { file: `${OPERATIONS}/runner.test.ts`, title: "a cancel that nobody was woken for" },
+    test: { file: `${OPERATIONS}/workers.test.ts`, title: "a cancel that nobody was woken for" },
   },
   {
     name: "nothing-is-overtaken",
@@ -197,7 +192,7 @@ export const ENGINE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/operations/operation-runner.ts",
-        find: 'step: null });\n    // Else a runner that is told to stop while it looks would take again what it has just given up.\n    if (this.#stopped) return;',
+        find: "step: null });\n    // Else a runner that is told to stop while it looks would take again what it has just given up.\n    if (this.#stopped) return;",
         replace: "step: null });",
       },
     ],

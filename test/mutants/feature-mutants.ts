@@ -24,7 +24,7 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "const READINGS = 1;",
       },
     ],
-    test: { file: "test/api/vms-placement.test.ts", title: "fill each host to its last CPU and MiB" },
+    test: { file: "test/db/vms/placement.test.ts", title: "fills each host to its last MiB, not one beyond" },
   },
   {
     name: "undo-of-start-acts-without-looking",
@@ -36,7 +36,7 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "",
       },
     ],
-    test: { file: "test/api/vms-undo.test.ts", title: "a start that fails leaves a VM on that was on before it" },
+    test: { file: "test/unit/vms/start-undo.test.ts", title: "leaves a VM on that was on before it" },
   },
   {
     name: "repeated-volume-is-refused",
@@ -48,7 +48,10 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "  if (found !== null) throw noSuchVolume(spec);\n  const pool",
       },
     ],
-    test: { file: "test/unit/hypervisors/libvirt/volumes.test.ts", title: "that is there already is taken as it is" },
+    test: {
+      file: "test/unit/hypervisors/libvirt/volumes.test.ts",
+      title: "is taken as it is: whoever made it may have died",
+    },
   },
   {
     name: "delete-host-with-vms",
@@ -56,8 +59,8 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/hosts/host-service.ts",
-        find: "    if (foreignKeyViolation(error) === null) throw error;\n    throw new DroverError(\n      \"in_use\",",
-        replace: "    throw new DroverError(\n      \"internal\",",
+        find: '    if (foreignKeyViolation(error) === null) throw error;\n    throw new DroverError(\n      "in_use",',
+        replace: '    throw new DroverError(\n      "internal",',
       },
     ],
     test: { file: "test/api/hosts.test.ts", title: "refuses to delete a host with VMs" },
@@ -68,8 +71,8 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/http/api.ts",
-        find: "TODO",
-        replace: "",
+        find: "tokenId: call.caller?.tokenId ?? NIL_UUID,",
+        replace: "tokenId: NIL_UUID,",
       },
     ],
     test: { file: "test/api/idempotency.test.ts", title: "is another request in another project" },
@@ -97,7 +100,10 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
           "if (domain !== null) await applySeen(tx, hostId, [domain], observedAt); else await applyMissing(tx, hostId, [], observedAt);",
       },
     ],
-    test: { file: "test/db/vms/reconciler.test.ts", title: "that there is none is for the next inventory to say" },
+    test: {
+      file: "test/db/vms/reconciler.test.ts",
+      title: "that there is none is for the next inventory to say",
+    },
   },
   {
     name: "old-look-overwrites",
@@ -118,10 +124,13 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
       {
         file: "src/hypervisors/libvirt/domain-lookup.ts",
         find: "if (facts.installationId === installationId) return;",
-        replace: "if (facts.installationId !== null || installationId !== null) return;",
+        replace: "if (facts.vmId !== installationId) return;",
       },
     ],
-    test: { file: "test/unit/hypervisors/libvirt/ownership.test.ts", title: "is not changed" },
+    test: {
+      file: "test/unit/hypervisors/libvirt/domains.test.ts",
+      title: "is refused before anything is sent",
+    },
   },
   {
     name: "namesake-is-overwritten",
@@ -133,7 +142,10 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "if (namesake !== null && namesake.uuid === spec.name) {",
       },
     ],
-    test: { file: "test/unit/hypervisors/libvirt/ownership.test.ts", title: "of the same name is not replaced" },
+    test: {
+      file: "test/unit/hypervisors/libvirt/domains.test.ts",
+      title: "of the same name is not replaced",
+    },
   },
   {
     name: "unmanaged-not-counted",
@@ -145,7 +157,10 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "!(domain.installationId === installationId || ours.has(domain.uuid)),",
       },
     ],
-    test: { file: "test/db/hosts/inventory.test.ts", title: "counts as unmanaged what runs and no VM stands for" },
+    test: {
+      file: "test/db/hosts/inventory.test.ts",
+      title: "counts as unmanaged what runs and no VM stands for",
+    },
   },
   {
     name: "xml-not-escaped",
@@ -154,10 +169,13 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
       {
         file: "src/hypervisors/libvirt/xml-writer.ts",
         find: "/[&<>\"'\\t\\n\\r]/g",
-        replace: "/[&<>'\\t\\n\\r]/g",
+        replace: "/[<>\"'\\t\\n\\r]/g",
       },
     ],
-    test: { file: "test/unit/hypervisors/libvirt/domain-xml.test.ts", title: "holds any text unchanged, or is refused" },
+    test: {
+      file: "test/unit/hypervisors/libvirt/domain-xml.test.ts",
+      title: "holds any text unchanged, or is refused",
+    },
   },
   {
     name: "page-repeats-its-last-row",
@@ -169,7 +187,7 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "(o.created_at, o.id) <= (",
       },
     ],
-    test: { file: "test/api/operations.test.ts", title: "goes from the newest to the oldest in pages, each once" },
+    test: { file: "test/db/operations/store.test.ts", title: "lists by page, newest first, and by filter" },
   },
   {
     name: "page-without-the-tie-break",
@@ -205,7 +223,10 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "if (EMBEDDING_V4.some((prefix) => contains(prefix, address))) { return null;",
       },
     ],
-    test: { file: "test/unit/images/address-guard.test.ts", title: "says the same of an IPv4 address and of its forms" },
+    test: {
+      file: "test/unit/images/address-guard.test.ts",
+      title: "says the same of an IPv4 address and of its forms",
+    },
   },
   {
     name: "import-checks-one-address",
@@ -217,6 +238,9 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "for (const { address } of addresses.slice(0, 1)) {",
       },
     ],
-    test: { file: "test/unit/images/image-download.test.ts", title: "TODO" },
+    test: {
+      file: "test/unit/images/image-download.test.ts",
+      title: "refuses a name of which one address is not allowed",
+    },
   },
 ];

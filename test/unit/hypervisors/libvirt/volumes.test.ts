@@ -4,7 +4,12 @@ import { errorCode } from "../../../../src/libvirt-rpc/index.ts";
 import { call, fakeCalls, refuse } from "./fake-calls.ts";
 import { fixture } from "./fixture.ts";
 
-const spec = { pool: "default", name: "tiny-base.qcow2", format: "qcow2", capacityBytes: 268_435_456 } as const;
+const spec = {
+  pool: "default",
+  name: "tiny-base.qcow2",
+  format: "qcow2",
+  capacityBytes: 268_435_456,
+} as const;
 const pool = { name: "default", uuid: "0192aaaa-0000-7000-8000-000000000002" };
 
 /** A pool that has the volume, or gets it by the call that makes it. */
@@ -13,7 +18,7 @@ function poolWith({ there }: { readonly there: boolean }) {
   return fakeCalls({
     storagePoolLookupByName: () => ({ pool }),
     storageVolLookupByName: () =>
-      exists ? { volume: { pool: "default", ...spec } } : refuse(errorCode.noStorageVol, "no such volume"),
+      exists ? { volume: spec } : refuse(errorCode.noStorageVol, "no such volume"),
     storageVolGetXmlDesc: () => ({ xml: fixture("volume-qcow2-9.0.0") }),
     storageVolCreateXml: () => {
       exists = true;
