@@ -93,9 +93,10 @@ export async function retryOperation(tx: Tx, kinds: KindRegistry, id: OperationI
       WHERE mine.operation_id = ${id}::uuid AND (mine.mode = 'exclusive' OR b.mode = 'exclusive')) AS yes),
     o AS (
       UPDATE operation SET seq = drawn.seq, turn = drawn.seq, ended_at = NULL, not_before = clock_timestamp(),
-        state = CASE WHEN blocking.yes THEN 'blocked' ELSE 'pending' END, undo_deadline = NULL,
+        state = CASE WHEN blocking.yes THEN 'blocked' ELSE 'pending' END,
         error = CASE WHEN undoing THEN error END,
-        deadline = clock_timestamp() + make_interval(secs => ${seconds}::float8)
+        deadline = clock_timestamp() + make_interval(secs => ${seconds}::float8),
+        undo_deadline = CASE WHEN undoing THEN clock_timestamp() + make_interval(secs => ${seconds}::float8) END
       FROM drawn, blocking WHERE id = ${id}::uuid RETURNING operation.*),
     lanes AS (
       UPDATE operation_subject l SET seq = o.seq, unfinished = true, active = o.state = 'pending'

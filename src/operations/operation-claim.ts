@@ -123,12 +123,12 @@ export async function claimOperations(db: Sql, request: ClaimRequest): Promise<C
   return rows;
 }
 
-/** The operations that this worker runs and was asked to cancel, with the reason. */
+/** The tokens of the operations that this worker runs and was asked to cancel, with the reason. */
 export async function cancelRequests(
   db: Sql,
   workerId: WorkerId,
-): Promise<readonly { readonly id: string; readonly reason: ErrorBody | null }[]> {
+): Promise<readonly { readonly token: string; readonly reason: ErrorBody | null }[]> {
   return await db.$queryRaw`
-    SELECT id, cancel_reason AS reason FROM operation
+    SELECT token, cancel_reason AS reason FROM operation
     WHERE worker_id = ${workerId}::uuid AND token IS NOT NULL AND state = 'cancelling' AND NOT undoing`;
 }

@@ -130,7 +130,8 @@ class Attempt {
     this.#assertOpen();
     if (this.#signal.aborted) throw new HypervisorError("aborted", "the step was told to end");
     this.#run.deps.lease.assertMaySend();
-    const { hostId } = this.#site;
+    // The claim's host, for a step on no host too: with its epoch the right to the whole operation goes.
+    const { hostId } = this.#run;
     if (hostId !== null && this.#run.deps.hosts.owned().get(hostId) !== this.#run.claimed.epoch)
       throw new Fenced("the host has another owner");
   }

@@ -95,9 +95,14 @@ export interface OperationSnapshot {
   readonly claimed: boolean;
   readonly begun: boolean;
   readonly ended: boolean;
+  /** Past its deadline, or past that of its undo. */
+  readonly overdue: boolean;
   readonly error: JsonObject | null;
   readonly wait_reason: JsonObject | null;
 }
+
+/** When an operation is over that nobody runs. */
+export const dueTime = Prisma.sql`CASE WHEN undoing THEN undo_deadline ELSE deadline END`;
 
 /** Locks the row of an operation until the end of the transaction, after its lanes. */
 export async function lockOperation(tx: Tx, id: OperationId): Promise<void> {
@@ -109,6 +114,7 @@ export async function readSnapshot(db: Sql, id: OperationId): Promise<OperationS
   const rows = await db.$queryRaw<OperationSnapshot[]>`
     SELECT id, kind, state, project_id, input, forward_only, undoing, cancel_asked_at IS NOT NULL AS cancel_asked,
            token IS NOT NULL AS claimed, ended_at IS NOT NULL AS ended, error, wait_reason,
+           coalesce(${dueTime} < clock_timestamp(), false) AS overdue,
            EXISTS (SELECT FROM operation_step s WHERE s.operation_id = o.id) AS begun
     FROM operation o WHERE id = ${id}::uuid`;
   return rows[0] ?? null;

@@ -78,6 +78,7 @@ class Runner implements OperationRunner {
   readonly #deps: RunnerDeps;
   readonly #runDeps: RunDeps;
   readonly #limits: Required<RunnerLimits>;
+  /** By token: an operation may be taken again while an earlier run of it, which has lost it, has not ended yet. */
   readonly #runs = new Map<string, { readonly run: Run; readonly ended: Promise<void> }>();
   readonly #releasing = new Set<HostId>();
   readonly #unlisten: readonly (() => void)[];
@@ -232,8 +233,8 @@ class Runner implements OperationRunner {
 
   async #noticeCancels(): Promise<void> {
     if (this.#runs.size === 0) return;
-    for (const { id, reason } of await cancelRequests(this.#deps.db, this.#deps.lease.workerId))
-      this.#runs.get(id)?.run.askCancel(reason);
+    for (const { token, reason } of await cancelRequests(this.#deps.db, this.#deps.lease.workerId))
+      this.#runs.get(token)?.run.askCancel(reason);
   }
 
   async #claim(): Promise<void> {
@@ -288,12 +289,12 @@ class Runner implements OperationRunner {
     if (this.#stopped || (run.hostId !== null && this.#releasing.has(run.hostId))) run.drain();
     const ended = this.#run(run).finally(() => {
       run.close();
-      this.#runs.delete(operation.id);
+      this.#runs.delete(operation.token);
       this.#tellEnded();
       // A place is free, and what waited behind may run.
       this.#look({ claim: true, cancels: false, sweep: false });
     });
-    this.#runs.set(operation.id, { run, ended });
+    this.#runs.set(operation.token, { run, ended });
   }
 
   async #run(run: Run): Promise<void> {

@@ -35,7 +35,8 @@ export type OperationMove =
 const TRANSITIONS: Readonly<
   Record<OperationState, Partial<Record<OperationMove, readonly OperationState[]>>>
 > = {
-  blocked: { promote: ["pending"], cancel: ["cancelled"], fail: ["failed"] },
+  // One that was tried again after `attention` has begun: its deadline takes it back there.
+  blocked: { promote: ["pending"], cancel: ["cancelled"], fail: ["failed"], giveUp: ["attention"] },
   pending: {
     claim: ["running"],
     askCancel: ["cancelling"],

@@ -6,6 +6,7 @@ import type { JsonObject } from "../lib/json.ts";
 import type { Log } from "../lib/log.ts";
 import {
   contextOf,
+  dueTime,
   endOperation,
   lockOperation,
   type OperationSnapshot,
@@ -54,8 +55,8 @@ async function overdue(db: Db, kinds: readonly string[]): Promise<OperationId[]>
   const rows = await db.$queryRaw<{ id: string }[]>`
     SELECT id FROM operation
     WHERE ended_at IS NULL AND token IS NULL AND kind = ANY(${[...kinds]}::text[])
-      AND CASE WHEN undoing THEN undo_deadline ELSE deadline END < clock_timestamp()
-    ORDER BY CASE WHEN undoing THEN undo_deadline ELSE deadline END LIMIT ${AT_ONCE}::int`;
+      AND ${dueTime} < clock_timestamp()
+    ORDER BY ${dueTime} LIMIT ${AT_ONCE}::int`;
   return rows.map(({ id }) => asId<OperationId>(id));
 }
 
@@ -70,7 +71,8 @@ async function endOverdue(
   await lockSubjects(tx, subjects);
   await lockOperation(tx, id);
   const now = await readSnapshot(tx, id);
-  if (now === null || now.ended || now.claimed) return false;
+  // Another worker's sweep may have been faster: what it turned around has time for its undo.
+  if (now === null || now.ended || now.claimed || !now.overdue) return false;
   const context = contextOf(kinds, now);
   const late = waitError(now);
   if (!now.begun) {

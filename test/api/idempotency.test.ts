@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { deleteOutlivedKeys, KEY_LIFETIME_HOURS } from "../../src/http/idempotency-store.ts";
+import { createToken } from "../../src/tokens/token-service.ts";
 import { type Conventions, startConventions } from "../fixtures/conventions.ts";
 
 let api: Conventions;
@@ -97,6 +98,12 @@ describe("a repeated request", () => {
     await post(name, key);
     const elsewhere = await post(name, key, "/v1/things?project=other");
     expect(elsewhere.body["code"]).toBe("name_taken");
+    const { secret } = await api.database.db.transaction((tx) => createToken(tx, { name }, new Date()));
+    const byAnother = await api.request("POST", "/v1/things", {
+      body: { name },
+      headers: { "idempotency-key": key, authorization: `Bearer ${secret}` },
+    });
+    expect(byAnother.body["code"]).toBe("name_taken");
     api.gate.open();
     const otherPath = await post(freshName(), key, "/v1/slow");
     expect(otherPath.status).toBe(201);

@@ -122,6 +122,16 @@ test("only one of two sequencers works, and the other takes over when it stops",
   const second = startSequencer("second");
   await write(newId(), 2);
   await read(2);
+  // The second one has asked for the lock, and has had its answer: it asks again and again.
+  const asked = new Set<string>();
+  while (asked.size < 3) {
+    const rows = await execute<{ at: string }>(
+      database.url,
+      `SELECT query_start::text AS at FROM pg_stat_activity
+       WHERE application_name = 'second' AND datname = current_database() AND query ~ 'pg_try_advisory_lock|waiting'`,
+    );
+    for (const { at } of rows) asked.add(at);
+  }
   expect([first.isActive(), second.isActive()]).toEqual([true, false]);
   await first.stop();
   await write(newId(), 3);

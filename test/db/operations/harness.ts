@@ -76,6 +76,8 @@ export interface WorkerOptions {
   >;
   /** False leaves the hosts to others. */
   readonly ownHosts?: boolean;
+  /** Hosts that do not answer it from the beginning. */
+  readonly silent?: readonly HostId[];
 }
 
 export interface OperationRow {
@@ -116,6 +118,8 @@ export interface TestWorker {
   /** Hosts of which a call got no answer in its time, once for each call. */
   readonly suspected: readonly HostId[];
   own(hostId: HostId): Promise<void>;
+  /** Takes a host away from it, as when another worker was faster; does nothing where it owns it not. */
+  lose(hostId: HostId): Promise<void>;
   stop(): Promise<void>;
   /** As after kill -9: its connections close, nothing is given back, what runs hangs for ever. */
   kill(): Promise<void>;
@@ -228,7 +232,7 @@ async function startTestWorker(
     ...options.lease,
   });
   const owned = new Map<HostId, bigint>();
-  const silent = new Set<HostId>();
+  const silent = new Set<HostId>(options.silent);
   const suspected: HostId[] = [];
   let over = false;
   const own = async (hostId: HostId): Promise<void> => {
@@ -283,6 +287,12 @@ async function startTestWorker(
     silent,
     suspected,
     own,
+    async lose(hostId) {
+      if (!owned.delete(hostId)) return;
+      await db.$executeRaw`
+        UPDATE host SET owner_id = NULL, epoch = epoch + 1
+        WHERE id = ${hostId}::uuid AND owner_id = ${lease.workerId}::uuid`;
+    },
     async stop() {
       if (over) return;
       await runner.stop({ drainSeconds: 5 });
@@ -299,7 +309,9 @@ async function startTestWorker(
       await listener.close();
       await execute(
         plainUrl,
-        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '${applicationName}'`,
+        // Other test files have workers of the same names on the same server.
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = '${applicationName}' AND datname = current_database()`,
       );
     },
   };

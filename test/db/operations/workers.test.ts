@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { HypervisorError } from "../../../src/hypervisors/hypervisor.ts";
 import { asId, type HostId } from "../../../src/lib/ids.ts";
+import { cancelOperation } from "../../../src/operations/operation-cancel.ts";
 import { step } from "../../../src/operations/operation-kind.ts";
 import {
   createEngine,
@@ -154,6 +155,33 @@ describe("a worker that lost its right in the middle of a step", () => {
   });
 });
 
+test("a worker sends nothing while its lease is not renewed, though the lease is not over yet", async () => {
+  let frozenMs = 0;
+  const clock = { now: () => new Date(), monotonicMs: () => performance.now() + frozenMs };
+  // No renewal comes in between.
+  const lease = { leaseSeconds: 120, sendSeconds: 60, renewSeconds: 50, reapSeconds: 50, clock };
+  await engine.startWorker({ lease });
+  const { id } = await engine.submit(stubborn, { vmId: vm(), hostId });
+  await gate.reached;
+  frozenMs = 60_000;
+  gate.open();
+  await engine.ended(id);
+  expect(zombieSends[0]).toMatchObject({ name: "SendingPaused" });
+});
+
+test("a cancel that nobody was woken for is noticed before the next step", async () => {
+  // It looks for nothing by itself, so only the record of the step can tell it.
+  const worker = await engine.startWorker({ limits: { pollSeconds: 600 } });
+  scripts.set("c", "first", { run: () => gate.pass() });
+  const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+  worker.runner.wake();
+  await gate.reached;
+  await engine.db.transaction((tx) => cancelOperation(tx, engine.kinds, id));
+  gate.open();
+  expect(await engine.ended(id)).toMatchObject({ state: "cancelled" });
+  expect(scripts.of("c")).toEqual(["first:ran", "first:undone"]);
+});
+
 test("a killed worker's operations are taken over from their recorded steps", async () => {
   const first = await engine.startWorker({ lease: SHORT_LEASE });
   scripts.set("k", "second", { run: async (_context, attempt) => (attempt === 1 ? gate.pass() : undefined) });
@@ -203,6 +231,24 @@ test("draining lets the step that runs end, gives the operation up, and another 
   expect(scripts.of("d")).toEqual(["first:ran", "second:ran"]);
 });
 
+test("a worker that takes an operation again while its old call still hangs knows both", async () => {
+  const [old, again] = [new Gate(), new Gate()];
+  const worker = await engine.startWorker();
+  scripts.set("a", "first", {
+    run: ({ signal }, attempt) => (attempt === 1 ? old.pass() : again.pass(signal)),
+  });
+  const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "a" });
+  await old.reached;
+  await worker.lose(hostId);
+  await again.reached;
+  expect(worker.runner.running()).toBe(2);
+  old.open();
+  await until("the old one has ended", () => (worker.runner.running() === 1 ? true : null));
+  await worker.runner.stop({ drainSeconds: 0 });
+  expect(await engine.operation(id)).toMatchObject({ state: "running", token: null });
+  expect(scripts.of("a")).toEqual(["first:ran"]);
+});
+
 test.each(["claim.before", "claim.committed"] as const)(
   "a worker told to stop at %s begins nothing and counts no attempt",
   async (point) => {
@@ -217,7 +263,9 @@ test.each(["claim.before", "claim.committed"] as const)(
     const stopping = first.stop();
     gate.open();
     await stopping;
-    expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    const given = await engine.operation(id);
+    expect(given).toMatchObject({ state: "pending", token: null, attempt: 0 });
+    expect(given.started_at === null).toBe(point === "claim.before");
     expect(scripts.of(`s-${point}`)).toEqual([]);
   },
 );

@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
+import type { DomainSpec } from "../../../../src/hypervisors/hypervisor.ts";
 import { DomainFactCache } from "../../../../src/hypervisors/libvirt/domain-fact-cache.ts";
 import * as domains from "../../../../src/hypervisors/libvirt/domains.ts";
 import type { HostContext, LibvirtDriverType } from "../../../../src/hypervisors/libvirt/host-context.ts";
 import { systemClock } from "../../../../src/lib/clock.ts";
-import { asId, type InstallationId } from "../../../../src/lib/ids.ts";
+import { asId, type InstallationId, type VmId } from "../../../../src/lib/ids.ts";
 import { errorCode } from "../../../../src/libvirt-rpc/index.ts";
 import { type Answers, call, fakeCalls, refuse } from "./fake-calls.ts";
 import { fixture } from "./fixture.ts";
@@ -122,5 +123,28 @@ describe("a domain of another", () => {
     const stranger = { ...host, target: { ...host.target, installationId } };
     await expect(domains.forceOff(stranger, uuid, call)).rejects.toMatchObject({ reason: "foreign" });
     expect(calls.asked).not.toContain("domainDestroyFlags");
+  });
+});
+
+describe("another domain", () => {
+  it("of the same name is not replaced", async () => {
+    const { host, calls } = hostWith([OFF], {
+      domainLookupByUuid: () => refuse(errorCode.noDomain, "Domain not found"),
+      domainLookupByName: () => ({ domain: { ...domain, uuid: "0192cccc-0000-7000-8000-000000000001" } }),
+      storagePoolLookupByName: () => ({ pool: { name: "default", uuid } }),
+      storagePoolGetXmlDesc: () => ({ xml: fixture("pool-dir-9.0.0") }),
+      domainDefineXmlFlags: () => ({ domain }),
+    });
+    const spec: DomainSpec = {
+      ...{ uuid: asId<VmId>(uuid), name: domain.name, installationId: host.target.installationId },
+      ...{ guestType: "hvm", cpuCount: 1, memoryMib: 256, boot: { kind: "firmware", firmware: "bios" } },
+      ...{ disks: [], nics: [], consolePool: "default" },
+    };
+    const platform = async () =>
+      ({ domainType: "qemu", architecture: "x86_64", machine: "q35", cpu: null }) as const;
+    await expect(domains.define({ ...host, platform }, spec, call)).rejects.toMatchObject({
+      reason: "already-exists",
+    });
+    expect(calls.asked).not.toContain("domainDefineXmlFlags");
   });
 });
