@@ -73,14 +73,8 @@ async function createAll(clients: readonly Client[], guests: readonly Size[]): P
     const client = clients[index % clients.length] ?? service.client;
     const spec = { cpu: { count: cpuCount }, memoryMib, disks: DISKS, runPolicy: "stopped" as const };
     const size = { cpuCount, memoryMib: memoryWithOverhead(memoryMib) };
-    const headers = { "Idempotency-Key": `vm-${index}` };
-    for (;;) {
-      const { response, error } = await createVm({ client, body: { name: `vm-${index}`, spec }, headers });
-      const problem = (error ?? null) as Answer["problem"];
-      // A busy machine can be short of connections for so many at once; that is no word about hosts.
-      if (problem?.detail?.startsWith("The database ") !== true)
-        return { size, status: response?.status, problem };
-    }
+    const { response, error } = await createVm({ client, body: { name: `vm-${index}`, spec } });
+    return { size, status: response?.status, problem: (error ?? null) as Answer["problem"] };
   });
   return await Promise.all(asked);
 }
