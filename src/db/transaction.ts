@@ -93,7 +93,9 @@ class Transaction {
     try {
       // Not waited for: the first statement is sent behind it. Where it fails, the connection is gone, and all fails.
       const begun = this.#connection.query(begin);
-      begun.catch(() => undefined);
+      begun.catch((error: Error) => {
+        this.#over ??= error;
+      });
       const worked = Promise.resolve(work(sqlOver((statement) => this.#send(statement)) as Tx));
       const value = await Promise.race([worked, late.promise]);
       this.#over = ENDED;

@@ -23,8 +23,8 @@ export interface Rig {
 
 /** Kills services in the middle of operations, starts them again, and looks at what became of everything. */
 export interface Campaign {
-  /** Runs operations of these kinds unharmed, to learn what they lead to. */
-  rehearse(kinds: readonly string[]): Promise<void>;
+  /** Plays these scenes unharmed, to learn what they lead to. */
+  rehearse(scenes: readonly string[]): Promise<void>;
   /** One kill that meets all these operations at once, one restart, and every check. Throws with all that is wrong. */
   strike(cells: readonly Cell[]): Promise<void>;
   stop(): Promise<void>;
@@ -67,10 +67,10 @@ export async function startCampaign(openRig: (database: TestDatabase) => Promise
   const effects = new Map<string, Effect>();
   let rounds = 0;
   return {
-    async rehearse(kinds) {
+    async rehearse(scenes) {
       const round = rounds++;
-      const rehearsals = kinds.map(async (kind, index) => {
-        effects.set(kind, await rehearseOne(field, kind, placeOf(rig, round, index)));
+      const rehearsals = scenes.map(async (scene, index) => {
+        effects.set(scene, await rehearseOne(field, scene, placeOf(rig, round, index)));
       });
       await Promise.all(rehearsals);
       await clear(field);
@@ -78,7 +78,7 @@ export async function startCampaign(openRig: (database: TestDatabase) => Promise
     async strike(cells) {
       const round = rounds++;
       const acts = cells.map((cell, index): Act => ({ cell, place: placeOf(rig, round, index) }));
-      await Promise.all(acts.map(({ cell, place }) => sceneOf(cell.kind).prepare(field.stage, place)));
+      await Promise.all(acts.map(({ cell, place }) => sceneOf(cell.scene).prepare(field.stage, place)));
       const killed = await killAt(service, field, acts);
       service = await start();
       if ("missing" in killed) throw new Error(killed.missing);
@@ -120,7 +120,7 @@ async function killAt(
   // A worker that takes nothing any more comes first; then what it does not take is asked for, and waits.
   await untilHeld(service, unclaimed);
   const requests = acts.map(({ cell, place }) =>
-    stage.call.ask(sceneOf(cell.kind).request(stage, place), place.name).catch(() => null),
+    stage.call.ask(sceneOf(cell.scene).request(stage, place), place.name).catch(() => null),
   );
   const missing = await untilHeld(service, acts);
   if (missing.length === 0 && unclaimed.length > 0) await Promise.all(requests);
@@ -153,12 +153,12 @@ async function unfinished({ database: { db }, dataDir }: Field): Promise<string[
   ];
 }
 
-async function rehearseOne(field: Field, kind: string, place: Place): Promise<Effect> {
+async function rehearseOne(field: Field, scene: string, place: Place): Promise<Effect> {
   const { stage } = field;
-  await sceneOf(kind).prepare(stage, place);
+  await sceneOf(scene).prepare(stage, place);
   const vmId = await vmIdOf(field, place.name);
   const before = await powerOf(field, vmId);
-  await stage.call.done(sceneOf(kind).request(stage, place));
+  await stage.call.done(sceneOf(scene).request(stage, place));
   return { before, after: await powerOf(field, vmId ?? (await vmIdOf(field, place.name))) };
 }
 

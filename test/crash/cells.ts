@@ -14,6 +14,8 @@ export type Fault = (typeof FAULTS)[number];
 
 /** One kill: where it comes, and how the operation must have ended after the restart. */
 export interface Cell extends Hold {
+  /** By which the operation comes about. */
+  readonly scene: string;
   readonly expected: OperationState;
   /** Whether what it did is taken back when it does not succeed. */
   readonly undoes: boolean;
@@ -56,9 +58,10 @@ const STAGES: Readonly<Record<CrashPoint, Stage>> = {
   "end.committed": "end",
 };
 
-/** A kind under one fault, with the input that its operation will have. */
+/** A kind in one of its scenes under one fault, with the input that its operation will have. */
 interface Case {
   readonly kind: AnyOperationKind;
+  readonly scene: string;
   readonly fault: Fault;
   readonly forwardOnly: boolean;
   /** Without those that the input leaves out. */
@@ -67,17 +70,24 @@ interface Case {
   readonly undoable: readonly Step<unknown>[];
 }
 
-export function matrixOf(kinds: KindRegistry, inputOf: (kind: string) => unknown): Matrix {
+export interface NamedInput {
+  readonly scene: string;
+  readonly input: unknown;
+}
+
+export function matrixOf(kinds: KindRegistry, inputsOf: (kind: string) => readonly NamedInput[]): Matrix {
   const cells: Cell[] = [];
   const absent: Absent[] = [];
   for (const kind of kinds.names.map((name) => kinds.get(name))) {
-    for (const fault of FAULTS) {
-      const at = caseOf(kind, inputOf(kind.name), fault);
-      for (const { point, step } of sites(kind)) {
-        const id = [kind.name, fault, step?.name, point].filter((part) => part !== undefined).join(" ");
-        const reason = whyAbsent(at, point, step);
-        if (reason === null) cells.push(cellOf(at, point, step, id));
-        else absent.push({ id, reason });
+    for (const named of inputsOf(kind.name)) {
+      for (const fault of FAULTS) {
+        const at = caseOf(kind, named, fault);
+        for (const { point, step } of sites(kind)) {
+          const id = [named.scene, fault, step?.name, point].filter((part) => part !== undefined).join(" ");
+          const reason = whyAbsent(at, point, step);
+          if (reason === null) cells.push(cellOf(at, point, step, id));
+          else absent.push({ id, reason });
+        }
       }
     }
   }
@@ -97,11 +107,11 @@ function sites(kind: AnyOperationKind): Site[] {
   );
 }
 
-function caseOf(kind: AnyOperationKind, input: unknown, fault: Fault): Case {
+function caseOf(kind: AnyOperationKind, { scene, input }: NamedInput, fault: Fault): Case {
   const active = kind.steps.filter((step) => step.skip?.(input) !== true);
   const begun = fault === "cancel" ? active.slice(0, -1) : active;
   const undoable = begun.filter((step) => step.undo !== undefined || step.recordUndo !== undefined);
-  return { kind, fault, forwardOnly: isForwardOnly(kind, input), active, undoable };
+  return { kind, scene, fault, forwardOnly: isForwardOnly(kind, input), active, undoable };
 }
 
 function whyAbsent(at: Case, point: CrashPoint, step: Step<unknown> | null): string | null {
@@ -146,6 +156,7 @@ function cellOf(at: Case, point: CrashPoint, step: Step<unknown> | null, id: str
   return {
     ...{ id, point, fault },
     kind: at.kind.name,
+    scene: at.scene,
     step: step?.name ?? null,
     expected: endOf(at, point),
     undoes: at.undoable.length > 0,

@@ -13,20 +13,25 @@ const MOST_IN_TRANSACTION = 8;
 
 /** Splits cells into those that one kill meets together. Who waits for his claim holds everybody else up. */
 export function groupsOf(cells: readonly Cell[], size: number): Cell[][] {
-  const unclaimed = cells.filter(({ point }) => point === "claim.before");
+  const isUnclaimed = ({ point }: Cell): boolean => point === "claim.before";
+  const claimed = cells.filter((cell) => !isUnclaimed(cell));
+  return [...gathered(claimed, size), ...gathered(cells.filter(isUnclaimed), size)];
+}
+
+function gathered(cells: readonly Cell[], size: number): Cell[][] {
   const groups: Cell[][] = [];
   for (const cell of cells) {
-    if (cell.point === "claim.before") continue;
     const group = groups.find((candidate) => hasRoom(candidate, cell, size));
     if (group === undefined) groups.push([cell]);
     else group.push(cell);
   }
-  while (unclaimed.length > 0) groups.push(unclaimed.splice(0, size));
   return groups;
 }
 
 function hasRoom(group: readonly Cell[], cell: Cell, size: number): boolean {
   if (group.length >= size) return false;
+  // Which operation of a kind comes to which point is left to chance: they must all have the same steps.
+  if (group.some(({ kind, scene }) => kind === cell.kind && scene !== cell.scene)) return false;
   if (!IN_TRANSACTION.has(cell.point)) return true;
   return group.filter(({ point }) => IN_TRANSACTION.has(point)).length < MOST_IN_TRANSACTION;
 }

@@ -4,14 +4,14 @@ import { matrixOf } from "./cells.ts";
 import { groupsOf, partOf } from "./groups.ts";
 import { everyKind } from "./kinds.ts";
 import { openQemuRig } from "./qemu-rig.ts";
-import { sceneOf } from "./scenes.ts";
+import { inputsOf, scenesOf } from "./scenes.ts";
 
 const HOSTS = 2;
 /** As many as the service runs at once on these hosts. */
 const AT_ONCE = 8 * HOSTS;
 const KINDS: readonly string[] = ["vm.create", "vm.start", "vm.stop", "vm.delete"];
 
-const matrix = matrixOf(everyKind(), (kind) => sceneOf(kind).input);
+const matrix = matrixOf(everyKind(), inputsOf);
 const all = matrix.cells.filter(({ kind }) => KINDS.includes(kind));
 // The whole takes minutes: `npm run crash-matrix`. A part of it has every point and every step, another one each time.
 const seed = Number(process.env["CRASH_SEED"] ?? Math.floor(Math.random() * 1e6));
@@ -20,7 +20,7 @@ const cells = process.env["CRASH_MATRIX"] === "full" ? all : partOf(all, seed);
 let campaign: Campaign;
 beforeAll(async () => {
   campaign = await startCampaign(() => openQemuRig(HOSTS));
-  await campaign.rehearse(KINDS);
+  await campaign.rehearse(KINDS.flatMap(scenesOf));
 }, 400_000);
 afterAll(async () => {
   await campaign.stop();

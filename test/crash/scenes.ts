@@ -36,6 +36,9 @@ export const KERNEL_IMAGE = "kernel-image";
 
 const nothing = (): Promise<void> => Promise.resolve();
 
+/** A create that does not start has a step that others leave out. */
+const STOPPED_CREATE = "vm.create stopped";
+
 const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "host.register": {
     input: {},
@@ -61,11 +64,8 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
       body: { name, kind: "kernel", source: { kind: "url", url: `${imageUrl}/${name}` } },
     }),
   },
-  "vm.create": {
-    input: { start: true, bootFiles: true, disks: true },
-    prepare: nothing,
-    request: (_stage, place) => createRequest(place, "running"),
-  },
+  "vm.create": createScene("running"),
+  [STOPPED_CREATE]: createScene("stopped"),
   "vm.delete": {
     input: {},
     prepare: (stage, place) => makeVm(stage, place, "running"),
@@ -76,13 +76,31 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
 /** Bodies of actions whose defaults leave a step without work. */
 const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
 
-/** The scene of a kind; those of VM actions follow from the list of actions. Throws for a kind that has none. */
-export function sceneOf(kind: string): Scene {
-  const action = vmActions.find((candidate) => candidate.kind.name === kind);
+/** The names of a kind's scenes: more than one where no input has all of its steps. */
+export function scenesOf(kind: string): readonly string[] {
+  return kind === "vm.create" ? [kind, STOPPED_CREATE] : [kind];
+}
+
+/** The inputs of a kind's scenes. */
+export function inputsOf(kind: string): readonly { readonly scene: string; readonly input: unknown }[] {
+  return scenesOf(kind).map((scene) => ({ scene, input: sceneOf(scene).input }));
+}
+
+/** A scene by its name; those of VM actions follow from the list of actions. Throws for a kind that has none. */
+export function sceneOf(name: string): Scene {
+  const action = vmActions.find((candidate) => candidate.kind.name === name);
   if (action !== undefined) return actionScene(action);
-  const scene = OTHER_SCENES[kind];
-  if (scene === undefined) throw new Error(`the operation kind ${kind} needs a scene in ${import.meta.url}`);
+  const scene = OTHER_SCENES[name];
+  if (scene === undefined) throw new Error(`the operation kind ${name} needs a scene in ${import.meta.url}`);
   return scene;
+}
+
+function createScene(runPolicy: "running" | "stopped"): Scene {
+  return {
+    input: { start: runPolicy === "running", bootFiles: true, disks: true },
+    prepare: nothing,
+    request: (_stage, place) => createRequest(place, runPolicy),
+  };
 }
 
 function actionScene({ name, inputFor }: (typeof vmActions)[number]): Scene {

@@ -4,7 +4,7 @@ import { type Campaign, startCampaign } from "./campaign.ts";
 import { FAULTS, type Matrix, matrixOf } from "./cells.ts";
 import { groupsOf } from "./groups.ts";
 import { everyKind } from "./kinds.ts";
-import { sceneOf } from "./scenes.ts";
+import { inputsOf, scenesOf } from "./scenes.ts";
 import { openSimRig } from "./sim-rig.ts";
 
 const AT_ONCE = 36;
@@ -12,13 +12,13 @@ const AT_ONCE = 36;
 const UNMET = ["record.written"];
 
 const kinds = everyKind();
-const matrix: Matrix = matrixOf(kinds, (kind) => sceneOf(kind).input);
+const matrix: Matrix = matrixOf(kinds, inputsOf);
 const groups = groupsOf(matrix.cells, AT_ONCE);
 
 let campaign: Campaign;
 beforeAll(async () => {
   campaign = await startCampaign((database) => openSimRig(database, AT_ONCE));
-  await campaign.rehearse(kinds.names);
+  await campaign.rehearse(kinds.names.flatMap(scenesOf));
 }, 400_000);
 afterAll(async () => {
   await campaign.stop();

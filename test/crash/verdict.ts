@@ -21,6 +21,7 @@ export async function verdictOn(
   { held, answered }: Killed,
   effects: ReadonlyMap<string, Effect>,
 ): Promise<string[]> {
+  const effectOf = effectsOfKinds(acts, effects);
   const cellOf = new Map<string, Cell>();
   for (const { cell } of acts) {
     const operationId = held.get(cell.id) ?? null;
@@ -35,11 +36,24 @@ export async function verdictOn(
     // One that was not held was lost before its commit, or was not taken yet: now it is like any other.
     const cell = cellOf.get(id);
     cellOf.delete(id);
-    wrong.push(...(await verdictOnOne(field, id, cell, effects)));
+    wrong.push(...(await verdictOnOne(field, id, cell, effectOf)));
   }
   // Deletes whose VM was gone when they were to be asked for again, and no others.
-  for (const [id, cell] of cellOf) wrong.push(...(await verdictOnOne(field, id, cell, effects)));
+  for (const [id, cell] of cellOf) wrong.push(...(await verdictOnOne(field, id, cell, effectOf)));
   return wrong;
+}
+
+/** In a strike all operations of a kind are of one scene. */
+function effectsOfKinds(
+  acts: readonly Act[],
+  effects: ReadonlyMap<string, Effect>,
+): ReadonlyMap<string, Effect> {
+  return new Map(
+    acts.flatMap(({ cell: { kind, scene } }) => {
+      const effect = effects.get(scene);
+      return effect === undefined ? [] : [[kind, effect] as const];
+    }),
+  );
 }
 
 /** The same request under the same key leads to the same operation. A delete has no key: its VM may be gone. */
@@ -48,7 +62,7 @@ async function askAgain(
   { cell, place }: Act,
   answeredId: string | null,
 ): Promise<string | null> {
-  const request = sceneOf(cell.kind).request(field.stage, place);
+  const request = sceneOf(cell.scene).request(field.stage, place);
   if (request.method === "DELETE") {
     if (answeredId !== null || (await vmIdOf(field, place.name)) === null) return answeredId;
   }

@@ -55,6 +55,13 @@ export class Scripts {
     this.#scripts.set(`${word}/${stepName}`, script);
   }
 
+  /** Forgets all of it: the words of one test are not those of the next. */
+  clear(): void {
+    this.log.length = 0;
+    this.#scripts.clear();
+    this.#attempts.clear();
+  }
+
   /** What happened for one operation. */
   of(word: string): string[] {
     return this.log.filter((line) => line.startsWith(`${word}/`)).map((line) => line.slice(word.length + 1));

@@ -89,6 +89,7 @@ beforeEach(async () => {
   engine = await createEngine([stubborn, two, ordered, migrate]);
   hostId = await engine.addHost();
   gate = new Gate();
+  scripts.clear();
   zombieSends.length = 0;
   recordedBy.length = 0;
 });
@@ -319,10 +320,10 @@ describe("a host that is released", () => {
 
   test("has a step aborted that does not end in time, and nothing is undone", async () => {
     const first = await engine.startWorker();
-    scripts.set("a", "second", {
+    scripts.set("aborted", "second", {
       run: ({ signal }, attempt) => (attempt === 1 ? gate.pass(signal) : Promise.resolve()),
     });
-    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "a" });
+    const { id } = await engine.submit(two, { vmId: vm(), hostId, word: "aborted" });
     await gate.reached;
     await first.runner.releaseHost(hostId, {
       drainSeconds: 0.1,
@@ -331,7 +332,7 @@ describe("a host that is released", () => {
       },
     });
     expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
-    expect(scripts.of("a")).toEqual(["first:ran", "second:ran"]);
+    expect(scripts.of("aborted")).toEqual(["first:ran", "second:ran"]);
   });
 
   test("gives back what a claim brings that was under way", async () => {
@@ -341,9 +342,10 @@ describe("a host that is released", () => {
     const { id } = await engine.db.transaction(async (tx) => {
       // Holds every claim up in the middle.
       await tx.$executeRaw`LOCK TABLE worker IN ACCESS EXCLUSIVE MODE`;
-      const record = await engine.submit(two, { vmId: vm(), hostId, word: "c" });
+      const record = await engine.submit(two, { vmId: vm(), hostId, word: "claimed" });
       await until("a claim is under way", async () => {
-        const claims = await tx.$queryRaw<unknown[]>`
+        // Not in the transaction, which would see the first answer again and again.
+        const claims = await engine.db.$queryRaw<unknown[]>`
           SELECT pid FROM pg_stat_activity WHERE datname = current_database()
             AND query LIKE '%RECURSIVE me%' AND wait_event_type = 'Lock'`;
         return claims.length > 0 ? true : null;
@@ -356,7 +358,7 @@ describe("a host that is released", () => {
     });
     await handedOver.reached;
     expect(await engine.operation(id)).toMatchObject({ state: "pending", token: null, attempt: 0 });
-    expect(scripts.of("c")).toEqual([]);
+    expect(scripts.of("claimed")).toEqual([]);
     handedOver.open();
     await releasing;
     expect(await engine.ended(id)).toMatchObject({ state: "succeeded" });
