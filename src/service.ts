@@ -217,6 +217,7 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
     ...{
       ...hosts,
       db,
+      wakes,
       databaseUrl,
       logger,
       clock: systemClock,

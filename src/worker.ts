@@ -10,6 +10,7 @@ import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
+import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
 import { anyKind, type OperationKind } from "./operations/operation-kind.ts";
 import { createKindRegistry, type KindRegistry } from "./operations/operation-kinds.ts";
@@ -23,6 +24,8 @@ import { vmObservations } from "./vms/vm-reconciler.ts";
 export interface WorkerDeps extends HostServiceDeps {
   readonly databaseUrl: string;
   readonly db: Database;
+  /** The process's own: what its API queues wakes its worker without a way through the database, and back. */
+  readonly wakes: Wakes;
   readonly logger: Log;
   readonly clock: Clock;
   readonly leaseSeconds: number;
@@ -117,11 +120,10 @@ function liveWith(
   lease: WorkerLease,
   onLost: (reason: string) => void,
 ): Life {
-  const { db, logger, clock, kinds, drainSeconds, limits } = deps;
+  const { db, wakes, logger, clock, kinds, drainSeconds, limits } = deps;
   const hosts = startHostOwnership({
     ...deps,
     workerId: lease.workerId,
-    wakes: listener,
     work: {
       runningOn: (hostId) => runner.runningOn(hostId),
       release: (hostId, handOver) => runner.releaseHost(hostId, { drainSeconds, handOver }),
@@ -133,7 +135,7 @@ function liveWith(
     },
   });
   const runner = createOperationRunner({
-    ...{ db, logger, clock, kinds, hosts, lease, limits, wakes: listener },
+    ...{ db, logger, clock, kinds, hosts, lease, limits, wakes },
     ...(deps.probe === undefined ? {} : { probe: deps.probe }),
   });
   lease.onLost(onLost);

@@ -31,6 +31,9 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #wakes = new Map<string, Set<() => void>>();
   readonly #toNotify = new Set<string>();
+  /** Channels whose listeners here are woken with the next notification that is sent. */
+  readonly #toWake = new Set<string>();
+  readonly #wokenAt = new Map<string, number>();
   #session: Session | null = null;
   #lockKey: bigint | null = null;
   #lockHeld = false;
@@ -47,8 +50,9 @@ export class Listener {
   async connect(): Promise<void> {
     const session = await Session.open({
       url: this.#options.url,
-      onNotification: (channel) => {
-        this.#wake(channel);
+      onNotification: (channel, isOwn) => {
+        // Those of this process were woken when it was sent.
+        if (!isOwn) this.#wake(channel);
       },
       onLost: (lost, reason) => {
         this.#lost(lost, reason);
@@ -84,11 +88,17 @@ export class Listener {
   }
 
   /**
-   * Wakes every listener of the channel, this process's own too. Outside any transaction, so call it after commit;
-   * calls that come while one is under way become one. Never fails: a poll is everybody's backstop.
+   * Wakes every listener of the channel, this listener's own at once. Outside any transaction, so call it after commit;
+   * calls that come close behind one another become one. Never fails: a poll is everybody's backstop.
    */
   notify(channel: string): void {
     this.#toNotify.add(channel);
+    const now = performance.now();
+    if (now - (this.#wokenAt.get(channel) ?? -Infinity) < GATHER_MS) this.#toWake.add(channel);
+    else {
+      this.#wokenAt.set(channel, now);
+      this.#wake(channel);
+    }
     void this.#sendNotifications();
   }
 
@@ -158,6 +168,8 @@ export class Listener {
   async #sendNow(session: Session): Promise<boolean> {
     const channels = [...this.#toNotify];
     this.#toNotify.clear();
+    for (const channel of this.#toWake) this.#wake(channel);
+    this.#toWake.clear();
     try {
       await session.run("SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel", [channels]);
       return true;

@@ -9,7 +9,8 @@ const ANSWER_TIMEOUT_MS = 5_000;
 
 export interface SessionOptions {
   readonly url: string;
-  readonly onNotification: (channel: string) => void;
+  /** `isOwn`: it was sent over this very connection. */
+  readonly onNotification: (channel: string, isOwn: boolean) => void;
   /** Called once, as soon as the connection is known to be gone; not before open() resolved, nor after close(). */
   readonly onLost: (session: Session, reason: string) => void;
 }
@@ -20,14 +21,15 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #probe: NodeJS.Timeout;
   #last: Promise<unknown> = Promise.resolve();
+  #processId: number | null = null;
   #opened = false;
   #over = false;
 
   private constructor(client: pg.Client, options: SessionOptions) {
     this.#client = client;
     this.#options = options;
-    client.on("notification", ({ channel }) => {
-      options.onNotification(channel);
+    client.on("notification", ({ channel, processId }) => {
+      options.onNotification(channel, processId === this.#processId);
     });
     client.on("error", (error) => {
       this.#lost(error.message);
@@ -53,6 +55,8 @@ export class Session {
     try {
       await client.connect();
       await refuseOldServer(client);
+      const { rows } = await client.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
+      session.#processId = rows[0]?.pid ?? null;
       session.#opened = true;
       return session;
     } catch (error) {

@@ -93,8 +93,8 @@ class Transaction {
     try {
       // Not waited for: the first statement is sent behind it. Where it fails, the connection is gone, and all fails.
       const begun = this.#connection.query(begin);
-      begun.catch((error: Error) => {
-        this.#over ??= error;
+      begun.catch((cause: unknown) => {
+        this.#over ??= new Error("the transaction could not be begun", { cause });
       });
       const worked = Promise.resolve(work(sqlOver((statement) => this.#send(statement)) as Tx));
       const value = await Promise.race([worked, late.promise]);

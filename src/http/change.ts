@@ -124,13 +124,16 @@ async function withOperation(
   answer: Outgoing,
   id: OperationId,
 ): Promise<Outgoing> {
-  let { body, headers } = answer;
-  if (request.waitSeconds > 0) {
-    await deps.operations.waitForEnd(id, request.waitSeconds, request.signal);
-    const fresh = (await request.refresh?.(body)) ?? null;
-    if (fresh !== null) body = fresh.body;
-    if (fresh?.generation !== undefined) headers = { ...headers, etag: etagOf(fresh.generation) };
-  }
-  const operation = await deps.operations.read(id);
-  return { status: answer.status, headers, body: { ...(body as object), operation } };
+  const isWaiting = request.waitSeconds > 0;
+  if (isWaiting) await deps.operations.waitForEnd(id, request.waitSeconds, request.signal);
+  const [fresh, operation] = await Promise.all([
+    isWaiting ? request.refresh?.(answer.body) : null,
+    deps.operations.read(id),
+  ]);
+  const etag = fresh?.generation === undefined ? {} : { etag: etagOf(fresh.generation) };
+  return {
+    status: answer.status,
+    headers: { ...answer.headers, ...etag },
+    body: { ...((fresh?.body ?? answer.body) as object), operation },
+  };
 }
