@@ -33,12 +33,15 @@ export async function vmNamed(db: Sql, projectId: ProjectId, idOrName: string): 
   );
 }
 
-/** The view of a VM that was just changed in this transaction. */
+/**
+ * The view of a VM that was just changed in this transaction. Throws `not_found`: a delete that joins another one locks
+ * nothing, and that one may have ended meanwhile.
+ */
 export async function changedVm(
   tx: Sql,
   id: VmId,
 ): Promise<{ readonly view: Vm; readonly generation: number }> {
   const found = await getVmToView(tx, id);
-  if (found === null) throw new Error(`VM ${id} was changed and is gone`);
+  if (found === null) throw new DroverError("not_found", `The VM ${id} was deleted meanwhile.`);
   return { view: viewOf(found.vm, found.around), generation: found.vm.generation };
 }
