@@ -14,22 +14,13 @@ import { lockPlacementHost } from "./placement-store.ts";
 import type { VmAction } from "./vm-action.ts";
 import { notAllowed } from "./vm-action.ts";
 import { setObservedGeneration } from "./vm-observation-store.ts";
+import { vmNamed } from "./vm-reader.ts";
 import type { RunPolicy, VmPower, VmRecord } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { PatchVmBody } from "./vm-schemas.ts";
-import { findVm, lockVm, reservationOf, setPhase, updateReservation, updateSpec } from "./vm-store.ts";
+import { lockVm, reservationOf, setPhase, updateReservation, updateSpec } from "./vm-store.ts";
 
 /** Changes of a VM that exists: actions, PATCH and delete, each in the caller's transaction. */
-
-/** Throws `not_found`. */
-async function requireVmNamed(tx: Tx, request: VmRequest, idOrName: string): Promise<VmRecord> {
-  const vm = await findVm(tx, request.projectId, idOrName);
-  if (vm !== null) return vm;
-  throw new DroverError(
-    "not_found",
-    `There is no VM "${idOrName}" in this project. List them with GET /v1/vms.`,
-  );
-}
 
 /**
  * Queues an action. Whether the VM's state allows it is checked when its turn comes. Throws `not_found`,
@@ -44,7 +35,7 @@ export async function actOnVm(
   body: unknown,
   ifMatch: IfMatch | null,
 ): Promise<Queued<VmId>> {
-  const vm = await requireVmNamed(tx, request, idOrName);
+  const vm = await vmNamed(tx, request.projectId, idOrName);
   await requireCapability(tx, vm, action);
   // Its lane before its row: in this order everywhere, so that no two requests wait for each other.
   const operation = await enqueue(
@@ -104,7 +95,7 @@ export async function patchVm(
   patch: PatchVmBody,
   ifMatch: IfMatch | null,
 ): Promise<{ readonly id: VmId; readonly operationId: OperationId | null }> {
-  const named = await requireVmNamed(tx, request, idOrName);
+  const named = await vmNamed(tx, request.projectId, idOrName);
   const runPolicy = patch.spec?.runPolicy;
   const turns = runPolicy !== undefined && runPolicy !== named.spec.runPolicy;
   if (turns) await lockSubjects(tx, [{ kind: "vm", id: named.id, mode: "exclusive" }]);
@@ -206,7 +197,7 @@ export async function deleteVm(
   idOrName: string,
   ifMatch: IfMatch | null,
 ): Promise<Queued<VmId>> {
-  const vm = await requireVmNamed(tx, request, idOrName);
+  const vm = await vmNamed(tx, request.projectId, idOrName);
   requireMatch(ifMatch, vm.generation);
   const running = (await unfinishedOperations(tx, { kind: "vm", id: vm.id })).find(
     ({ kind }) => kind === "vm.delete",

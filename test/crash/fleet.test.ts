@@ -7,7 +7,8 @@ import { createTestDatabase, type TestDatabase } from "../fixtures/database.ts";
 import { type ServiceProcess, startServiceProcess } from "../fixtures/service-process.ts";
 import { makeScratchDirectory } from "../fixtures/temporary-directory.ts";
 import { createRandom, type Random } from "../fuzz/random.ts";
-import { complaintsOf, type World } from "./complaints.ts";
+import { complaintsOf } from "./complaints.ts";
+import { readSimWorld } from "./sim-rig.ts";
 import { trespasses, watchTrespasses } from "./trespasses.ts";
 
 const SEED = Number(process.env["FLEET_SEED"] ?? 20_261_125);
@@ -198,20 +199,6 @@ async function strike(
   }
 }
 
-async function readWorld(): Promise<World> {
-  const { db } = database;
-  const domains = await db.$queryRaw<
-    { uuid: string; power: string }[]
-  >`SELECT uuid, power FROM sim.domain_now`;
-  const volumes = await db.$queryRaw<{ name: string }[]>`SELECT name FROM sim.volume`;
-  const logs = await db.$queryRaw<{ uuid: string }[]>`SELECT uuid FROM sim.console_log`;
-  return {
-    domains: new Map(domains.map(({ uuid, power }) => [uuid, power])),
-    volumes: volumes.map(({ name }) => name),
-    consoleLogs: logs.map(({ uuid }) => uuid),
-  };
-}
-
 /** For the one who has to find out why. */
 async function errorsOfServices(): Promise<string[]> {
   const log = await readFile(join(dataDir, "service.log"), "utf8");
@@ -255,7 +242,7 @@ it("loses and doubles nothing while workers and APIs die, freeze and join", {
   let complaints: readonly string[] = ["not looked yet"];
   for (const limit = performance.now() + 120_000; performance.now() < limit; ) {
     complaints = [
-      ...(await complaintsOf(db, await readWorld(), { dataDir, workers: WORKERS })),
+      ...(await complaintsOf(db, await readSimWorld(db), { dataDir, workers: WORKERS })),
       ...(await fleetComplaints()),
     ];
     if (complaints.length === 0) break;

@@ -12,12 +12,13 @@ export async function openSimRig(database: TestDatabase, hostCount: number): Pro
     hosts: names.map((name) => ({ name, registration: { uri: uriOf(name) } })),
     newHostUri: uriOf,
     deafen: (vmId, host) => control.ignoreShutdown(uriOf(host), vmId),
-    world: () => readWorld(database.db),
+    world: () => readSimWorld(database.db),
     close: () => control.close(),
   };
 }
 
-async function readWorld(db: TestDatabase["db"]): Promise<World> {
+/** What all simulated hosts of a database hold. */
+export async function readSimWorld(db: TestDatabase["db"]): Promise<World> {
   const domains = await db.$queryRaw<
     { uuid: string; power: string }[]
   >`SELECT uuid, power FROM sim.domain_now`;
