@@ -19,13 +19,13 @@ const KEPT_MS = 250;
  * The snapshots of one process. What is ranked may be out of date: a host is looked at again once its row is locked, and
  * all of them before a VM is refused.
  */
-export function createPlacementSnapshots(): PlacementSnapshots {
+export function createPlacementSnapshots(keptMs: number = KEPT_MS): PlacementSnapshots {
   let kept: { readonly hosts: PlacementHost[]; readonly until: number } | null = null;
   return {
     recent: () => (kept !== null && performance.now() < kept.until ? kept.hosts : null),
     async read(sql) {
       const hosts = await placementHosts(sql);
-      kept = { hosts, until: performance.now() + KEPT_MS };
+      kept = { hosts, until: performance.now() + keptMs };
       return hosts;
     },
     placed({ hostId }, { cpuCount, memoryMib }) {

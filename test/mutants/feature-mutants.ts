@@ -12,7 +12,7 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
         replace: "const placed = candidates.find(({ hostId }) => hostId === free) ?? null;",
       },
     ],
-    test: { file: "test/db/vms/placement.test.ts", title: "fills each host to its last MiB, not one beyond" },
+    test: { file: "test/db/vms/placement.test.ts", title: "looks again at a free host" },
   },
   {
     name: "refuses-on-an-old-snapshot",

@@ -9,7 +9,7 @@ import { vmActions } from "../../../src/vms/actions/index.ts";
 import { start } from "../../../src/vms/actions/start.ts";
 import { stop } from "../../../src/vms/actions/stop.ts";
 import { memoryWithOverhead } from "../../../src/vms/placement.ts";
-import { createPlacementSnapshots } from "../../../src/vms/placement-snapshot.ts";
+import { createPlacementSnapshots, type PlacementSnapshots } from "../../../src/vms/placement-snapshot.ts";
 import { memoryWithOverheadSql } from "../../../src/vms/placement-store.ts";
 import { patchVm } from "../../../src/vms/vm-change.ts";
 import { vmCreateKind } from "../../../src/vms/vm-create.ts";
@@ -28,8 +28,9 @@ let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
 const noImages = { open: () => Promise.reject(new Error("no images here")) };
-// As in three API processes: what one ranks is out of date most of the time.
-const processes = Array.from({ length: 3 }, () => createPlacementSnapshots());
+// As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
+const KEPT_MS = 600_000;
+const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
 const kinds = createKindRegistry([
   anyKind(vmCreateKind(noImages)),
   anyKind(vmDeleteKind),
@@ -82,7 +83,10 @@ async function addHost(name: string, memoryMib: number, cpuCount = 64): Promise<
 }
 
 let named = 0;
-function create(overrides: object = {}): Promise<{ readonly id: VmId }> {
+function create(
+  overrides: object = {},
+  process: PlacementSnapshots | undefined = processes[named % processes.length],
+): Promise<{ readonly id: VmId }> {
   const body = CreateVmBody.parse({
     name: `vm-${++named}`,
     spec: {
@@ -93,7 +97,7 @@ function create(overrides: object = {}): Promise<{ readonly id: VmId }> {
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body, processes[named % processes.length]));
+  return db.transaction((tx) => createVm(tx, kinds, request, body, process));
 }
 
 async function usedOf(hostId: HostId): Promise<number> {
@@ -146,6 +150,16 @@ describe("placement while many create at once", () => {
     for (const result of results)
       if (result.status === "rejected") expect(result.reason).toMatchObject({ code: "no_placement" });
     expect(await usedOf(host)).toBeLessThanOrEqual(20 * COST);
+    await db.host.updateMany({ data: { schedulable: false } });
+  });
+
+  it("looks again at a free host that another process has filled since it was ranked", async () => {
+    const host = await addHost("filled", 2 * COST);
+    const [mine, other] = [createPlacementSnapshots(KEPT_MS), createPlacementSnapshots(KEPT_MS)];
+    await create({}, mine);
+    await create({}, other);
+    await expect(create({}, mine)).rejects.toMatchObject({ code: "no_placement" });
+    expect(await usedOf(host)).toBe(2 * COST);
     await db.host.updateMany({ data: { schedulable: false } });
   });
 
