@@ -1,6 +1,6 @@
 import type { HostConnection, HostDriver } from "../hypervisors/hypervisor.ts";
 import { HypervisorError } from "../hypervisors/hypervisor.ts";
-import type { InstallationId } from "../lib/ids.ts";
+import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { HostAccessData } from "./host-store.ts";
 
 /** Which driver serves a URI; from hypervisors/index.ts. */
@@ -17,7 +17,7 @@ export async function connectHost(
   driverForUri: DriverForUri,
   access: Pick<HostAccessData, "uri" | "credentials" | "accelerator">,
   installationId: InstallationId,
-  options: { readonly signal: AbortSignal; readonly timeoutMs?: number },
+  options: { readonly signal: AbortSignal; readonly timeoutMs?: number; readonly fence?: string },
 ): Promise<HostConnection> {
   const driver = driverForUri(access.uri);
   if (driver === null) throw new HypervisorError("unsupported", `no driver serves the URI ${access.uri}`);
@@ -25,7 +25,13 @@ export async function connectHost(
   const limit = AbortSignal.timeout(timeoutMs);
   try {
     return await driver.connect(
-      { uri: access.uri, credentials: access.credentials, accelerator: access.accelerator, installationId },
+      {
+        uri: access.uri,
+        credentials: access.credentials,
+        accelerator: access.accelerator,
+        installationId,
+        ...(options.fence === undefined ? {} : { fence: options.fence }),
+      },
       { signal: AbortSignal.any([options.signal, limit]) },
     );
   } catch (error) {
@@ -36,4 +42,12 @@ export async function connectHost(
     }
     throw error;
   }
+}
+
+/**
+ * The fence of a host's owner. Epochs grow with every owner of a host; a host that was removed and registered anew has
+ * another id, and ids grow with time.
+ */
+export function fenceOf(hostId: HostId, epoch: bigint): string {
+  return `${hostId}.${String(epoch).padStart(20, "0")}`;
 }

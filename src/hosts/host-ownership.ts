@@ -4,7 +4,7 @@ import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId, WorkerId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import { OWNERSHIP, type Wakes } from "../operations/operation-channels.ts";
-import { connectHost, type DriverForUri } from "./host-connect.ts";
+import { connectHost, type DriverForUri, fenceOf } from "./host-connect.ts";
 import {
   acquireHosts,
   type OwnedHost,
@@ -202,7 +202,10 @@ class Ownership implements HostOwnership {
       connect: async (signal) => {
         const access = await hostAccessData(deps.db, host.id, deps.secretBox);
         if (access === null) throw new HypervisorError("not-found", "the host is no longer registered");
-        return await connectHost(deps.driverForUri, access, deps.installationId, { signal });
+        return await connectHost(deps.driverForUri, access, deps.installationId, {
+          signal,
+          fence: fenceOf(host.id, host.epoch),
+        });
       },
     });
     session.start();

@@ -26,6 +26,7 @@ export const CAPABILITIES = [
   "reboot",
   "reset",
   "pause",
+  "save",
   "consoleLog",
   "volumes",
   "directKernel",
@@ -108,6 +109,12 @@ export interface HostTarget {
   readonly credentials: HostCredentials;
   readonly accelerator: Accelerator;
   readonly installationId: InstallationId;
+  /**
+   * Stands for the owner that connects: of two owners of a machine the later one's is greater, as text. A driver whose
+   * calls run on apart from their connection has the host refuse what comes with a lesser one. Absent for a connection
+   * that only reads.
+   */
+  readonly fence?: string;
 }
 
 export interface HostDriver {
@@ -148,7 +155,7 @@ export interface HostConnection {
   startDomain(uuid: string, call: Call): Promise<void>;
   /** Asks the guest to power off (ACPI or its like) and returns at once. One that is off already is left alone. */
   requestShutdown(uuid: string, call: Call): Promise<void>;
-  /** Cuts the power. One that is off already is left alone. */
+  /** Cuts the power, and throws saved memory away. One that is off already is left alone. */
   forceOffDomain(uuid: string, call: Call): Promise<void>;
   /**
    * Makes the host forget a domain that is off or crashed, with all that belongs to the definition, not its volumes.
@@ -170,6 +177,12 @@ export interface HostConnection {
   readonly rebootDomain?: (uuid: string, call: Call) => Promise<void>;
   /** Restarts the machine as its reset button does, whatever the guest does. */
   readonly resetDomain?: (uuid: string, call: Call) => Promise<void>;
+  /**
+   * Writes a running or paused guest's memory to the host's disk and switches it off: `saved`. startDomain brings it
+   * back as it was, running, and uses the saved memory up. forceOffDomain and removeDomain of a saved domain throw the
+   * memory away. One that is saved already is left alone; one that is off or crashed: `invalid-state`.
+   */
+  readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
   readonly consoleLog?: ConsoleLogAbility;
 }

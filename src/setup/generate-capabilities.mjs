@@ -13,6 +13,7 @@ const ABILITIES = {
   reboot: "ask the guest to restart",
   reset: "restart the machine, whatever the guest does",
   pause: "pause and resume",
+  save: "keep memory on disk while it is off, and go on from there",
   consoleLog: "read the serial console's log",
   volumes: "create, fill, grow, list and delete volumes",
   directKernel: "boot a kernel and initrd that are given",
