@@ -39,7 +39,8 @@ const CALL_TIMEOUT_MS = 30_000;
 const AGAIN_MS = 1_000;
 /** So many failures in a row of a host that does answer mean that nothing is known of it any more. */
 const MOST_FAILURES = 3;
-/** The first event is looked after at once; what follows it closely is looked at together. */
+/** What comes so close together is looked at together: one change brings several events, and its own step looks first. */
+const GATHER_MS = 25;
 const BETWEEN_LOOKS_MS = 200;
 /** Above this one complete inventory is cheaper than looking at each domain. */
 const MOST_LOOKS = 50;
@@ -61,6 +62,8 @@ export class HostFollower {
   #isProbed = false;
   #inventoryDueAt = -Infinity;
   #lookedAt = -Infinity;
+  /** When the first of what is not looked at yet was told. */
+  #toldAt = -Infinity;
   #wake: () => void = () => undefined;
 
   constructor(deps: HostFollowerDeps) {
@@ -73,7 +76,10 @@ export class HostFollower {
   /** Takes an event of the host: a hint where to look. */
   note(event: HostEvent): void {
     if (event.kind === "resync") this.#inventoryDueAt = -Infinity;
-    else this.#changed.add(event.uuid);
+    else {
+      if (this.#changed.size === 0) this.#toldAt = performance.now();
+      this.#changed.add(event.uuid);
+    }
     this.#wake();
   }
 
@@ -109,7 +115,8 @@ export class HostFollower {
       await this.#takeInventory();
       return;
     }
-    const restMs = this.#lookedAt + BETWEEN_LOOKS_MS - performance.now();
+    const lookAt = Math.max(this.#lookedAt + BETWEEN_LOOKS_MS, this.#toldAt + GATHER_MS);
+    const restMs = lookAt - performance.now();
     if (this.#changed.size === 0) await this.#pause(leftMs);
     else if (restMs > 0) await this.#pause(Math.min(restMs, leftMs));
     else await this.#lookAtChanged();

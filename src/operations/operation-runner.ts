@@ -206,6 +206,8 @@ class Runner implements OperationRunner {
   }
 
   async #lookWhileDue(): Promise<void> {
+    // Wake-ups that come in one tick, as after each change, are one look.
+    await Promise.resolve();
     while (this.#due !== null && !this.#stopped) {
       const due = this.#due;
       this.#due = null;
@@ -290,9 +292,8 @@ class Runner implements OperationRunner {
     const ended = this.#run(run).finally(() => {
       run.close();
       this.#runs.delete(operation.token);
+      // A place is free, and what waited behind may run: this wakes the runner too.
       this.#tellEnded();
-      // A place is free, and what waited behind may run.
-      this.#look({ claim: true, cancels: false, sweep: false });
     });
     this.#runs.set(operation.token, { run, ended });
   }

@@ -53,7 +53,7 @@ export async function observe(
 async function observeFound(reader: DomainReader, domain: Domain, call: Call): Promise<ObservedDomain> {
   const [state, facts, saved, autostart] = await Promise.all([
     readState(reader.calls, domain, call),
-    readFacts(reader, domain, call),
+    reader.cache.get(domain.uuid) ?? readFacts(reader, domain, call),
     hasManagedSave(reader.calls, domain, call),
     isAutostarted(reader.calls, domain, call),
   ]);

@@ -63,9 +63,13 @@ export function toHostEvent(event: DomainEvent): HostEvent | null {
   return detail === null ? null : { kind: "domain-changed", uuid: event.domain.uuid, detail };
 }
 
+/** Lifecycle events that leave a domain's definition as it was: it started, was suspended or was resumed. */
+const SAME_DEFINITION: ReadonlySet<number> = new Set([2, 3, 4]);
+
 /** True when what we remember of the domain's definition may be out of date. */
 export function changesDefinition(event: DomainEvent): boolean {
-  return event.kind === "lifecycle" || event.kind === "metadataChange";
+  if (event.kind === "lifecycle") return !SAME_DEFINITION.has(event.event);
+  return event.kind === "metadataChange";
 }
 
 function detailOf(event: DomainEvent): string | null {

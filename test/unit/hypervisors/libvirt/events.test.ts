@@ -31,7 +31,10 @@ describe("an event of libvirt", () => {
 
   it("makes us read a definition anew only where it can have changed it", () => {
     expect(changesDefinition({ ...base, kind: "lifecycle", event: 0, detail: 1 })).toBe(true);
+    expect(changesDefinition({ ...base, kind: "lifecycle", event: 5, detail: 0 })).toBe(true);
     expect(changesDefinition({ ...base, kind: "metadataChange", type: 2, uri: null })).toBe(true);
+    for (const event of [2, 3, 4])
+      expect(changesDefinition({ ...base, kind: "lifecycle", event, detail: 0 })).toBe(false);
     expect(changesDefinition({ ...base, kind: "reboot" })).toBe(false);
   });
 });
