@@ -1,5 +1,6 @@
 import { createServer as createHttpServer, type IncomingMessage } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
+import type { Socket } from "node:net";
 import fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
@@ -77,7 +78,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
   installCompilers(app);
   installBodies(app, options.bodyLimits ?? JSON_BODY_LIMITS);
   installHeaders(app);
-  installDrain(app);
+  installDrain(app, silentConnections(app.server, options.tls === undefined));
   installRequestLog(app);
   return app;
 }
@@ -118,11 +119,25 @@ function installHeaders(app: FastifyInstance): void {
   });
 }
 
-/** While we drain, a client must take its next request elsewhere: else its idle connection would hold us up. */
-function installDrain(app: FastifyInstance): void {
+/** The connections that stand and have sent nothing yet, such as those that browsers open ahead. */
+function silentConnections(server: FastifyInstance["server"], isPlain: boolean): () => Socket[] {
+  const sockets = new Set<Socket>();
+  server.on(isPlain ? "connection" : "secureConnection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  return () => [...sockets].filter(({ bytesRead }) => bytesRead === 0);
+}
+
+/**
+ * While we drain, a client must take its next request elsewhere: else its idle connection would hold us up. Node calls
+ * a connection idle only after its first request, so those that never had one are ended here.
+ */
+function installDrain(app: FastifyInstance, silent: () => readonly Socket[]): void {
   let closing = false;
   app.addHook("preClose", (done) => {
     closing = true;
+    for (const socket of silent()) socket.destroy();
     done();
   });
   app.addHook("onSend", (_request, reply, payload, done) => {

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { connect } from "node:net";
 import request from "supertest";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -274,6 +275,17 @@ describe("closing", () => {
     expect(answer.body["operation"]).toMatchObject({ state: "pending" });
     await closed;
   });
+});
+
+test("closing does not wait for a connection that has sent nothing", async () => {
+  const other = await startConventions();
+  const socket = connect(Number(new URL(other.baseUrl).port), "127.0.0.1");
+  // Answered after the connection was taken: both come in on the same loop.
+  await once(socket, "connect");
+  const closed = once(socket, "close");
+  await other.request("GET", "/v1/things");
+  await other.close();
+  await closed;
 });
 
 describe("a database that is away", () => {
