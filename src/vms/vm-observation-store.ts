@@ -159,10 +159,11 @@ export function seenWrites(
   { power, reason, observedAt }: Sighting,
   operationId: OperationId,
 ): StepWrites {
-  const isOn = power === "running" || power === "paused";
+  // What was saved comes back with the size that it had.
+  const keepsSize = power === "running" || power === "paused" || power === "saved";
   const parts = [
     Prisma.sql`before AS (
-      SELECT vm.id, vm.power, ${!isOn}::boolean OR vm.observed_generation = vm.generation AS settles,
+      SELECT vm.id, vm.power, ${!keepsSize}::boolean OR vm.observed_generation = vm.generation AS settles,
         (vm.spec->'cpu'->>'count')::int AS cpu_count, ${memoryWithOverheadSql(Prisma.sql`(vm.spec->>'memoryMib')::int`)} AS memory_mib,
         ${power}::text IS NOT NULL
           AND ((vm.power, vm.power_reason) IS DISTINCT FROM (${power}::text, ${reason}::text)

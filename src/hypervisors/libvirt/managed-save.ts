@@ -10,12 +10,7 @@ const SAVE_RUNNING = 2;
 
 /** Has libvirt keep a guest's memory on the host's disk (a managed save) and switch it off. */
 export async function save(host: HostContext, uuid: string, call: Call): Promise<void> {
-  const { domain, state, active, saved } = await findOwnDomain(
-    host,
-    uuid,
-    host.target.installationId,
-    call,
-  );
+  const { domain, state, active, saved } = await findOwnDomain(host, uuid, host.target.installationId, call);
   if (saved) return;
   const { power } = powerOf(state, false);
   if (!active || power === "crashed") {
