@@ -4,6 +4,20 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type CapabilityTable = {
+    /**
+     * Every ability, and what it means.
+     */
+    capabilities: Array<{
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events';
+        description: string;
+    }>;
+    /**
+     * What each driver can do at best, by hypervisor and guest type.
+     */
+    guestTypes: Array<DeclaredGuestType>;
+};
+
 export type Condition = {
     type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
     reason: string;
@@ -33,6 +47,17 @@ export type CreateVmBody = {
     name: string;
     labels?: Labels;
     spec: NewVmSpec;
+};
+
+export type DeclaredGuestType = {
+    driver: 'libvirt' | 'xl' | 'sim';
+    /**
+     * Schemes of the URIs of its hosts.
+     */
+    schemes: Array<string>;
+    hypervisor: 'kvm' | 'xen';
+    guestType: 'hvm' | 'pvh' | 'pv';
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -253,7 +278,7 @@ export type HostStatus = {
     driver: 'libvirt' | 'xl' | 'sim';
     hypervisor: 'kvm' | 'xen';
     /**
-     * What the host is and can do, as its probe found.
+     * What the host is and, by guest type, what it can do: as declared by its driver and found by its probe.
      */
     facts: {
         hostUuid: string | null;
@@ -992,6 +1017,51 @@ export type GetReadinessResponses = {
 };
 
 export type GetReadinessResponse = GetReadinessResponses[keyof GetReadinessResponses];
+
+export type GetCapabilitiesData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/capabilities';
+};
+
+export type GetCapabilitiesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetCapabilitiesError = GetCapabilitiesErrors[keyof GetCapabilitiesErrors];
+
+export type GetCapabilitiesResponses = {
+    /**
+     * OK
+     */
+    200: CapabilityTable;
+};
+
+export type GetCapabilitiesResponse = GetCapabilitiesResponses[keyof GetCapabilitiesResponses];
 
 export type ListEventsData = {
     body?: never;
@@ -2990,7 +3060,7 @@ export type CreateVmErrors = {
      */
     404: Problem;
     /**
-     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3215,7 +3285,7 @@ export type UpdateVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3298,7 +3368,7 @@ export type GetVmConsoleLogErrors = {
      */
     404: Problem;
     /**
-     * `capability_unsupported`: The host cannot do this.
+     * `capability_unsupported`: This kind of host or guest cannot do this.
      */
     409: Problem;
     /**
@@ -3375,7 +3445,7 @@ export type PauseVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3464,7 +3534,7 @@ export type RebootVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3553,7 +3623,7 @@ export type ResetVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3642,7 +3712,7 @@ export type RestoreVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3731,7 +3801,7 @@ export type ResumeVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3820,7 +3890,7 @@ export type SaveVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3909,7 +3979,7 @@ export type StartVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3998,7 +4068,7 @@ export type StopVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**

@@ -10,8 +10,10 @@ import type { InstallationId, VmId } from "../lib/ids.ts";
  * of the target's installation: else it rejects with `foreign` and changes nothing.
  */
 
-export type Hypervisor = "kvm" | "xen";
-export type GuestType = "hvm" | "pvh" | "pv";
+export const HYPERVISORS = ["kvm", "xen"] as const;
+export type Hypervisor = (typeof HYPERVISORS)[number];
+export const GUEST_TYPES = ["hvm", "pvh", "pv"] as const;
+export type GuestType = (typeof GUEST_TYPES)[number];
 export type DriverName = "libvirt" | "xl" | "sim";
 export type Accelerator = "auto" | "kvm" | "tcg";
 

@@ -82,6 +82,18 @@ BEGIN
   END CASE;
 END $$;
 
+-- The guest of a running domain reboots by itself; for p_absent_ms nobody sees the domain.
+CREATE FUNCTION sim.reboot_domain(p_uri text, p_uuid uuid, p_absent_ms integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE d sim.domain := sim.domain_for_control(p_uri, p_uuid);
+BEGIN
+  IF d.power <> 'running' THEN
+    RAISE EXCEPTION 'domain % is %: only a running one can reboot', p_uuid, d.power;
+  END IF;
+  PERFORM sim.set_power(d, 'running', 'booted', 'rebooted', 'boot');
+  UPDATE sim.domain SET absent_until = clock_timestamp() + p_absent_ms * interval '1 millisecond'
+  WHERE host_id = d.host_id AND uuid = p_uuid;
+END $$;
+
 -- Makes the host forget a domain, whoever made it and whatever it does.
 CREATE FUNCTION sim.forget_domain(p_uri text, p_uuid uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE d sim.domain := sim.domain_for_control(p_uri, p_uuid);
