@@ -178,8 +178,18 @@ describe("the session of a host", () => {
   });
 
   it.each([
-    ["an event tells of it", (fake: FakeHost, vmId: VmId) => fake.tell(vmId)],
-    ["an inventory misses it", (_fake: FakeHost, _vmId: VmId, session: HostSession) => session.suspect()],
+    [
+      "an event tells of it",
+      (fake: FakeHost, vmId: VmId) => {
+        fake.tell(vmId);
+      },
+    ],
+    [
+      "an inventory misses it",
+      (_fake: FakeHost, _vmId: VmId, session: HostSession) => {
+        session.suspect();
+      },
+    ],
   ])("says that a domain is gone once it was not seen for long enough, where %s", async (_what, notice) => {
     const { vmId, fake, session } = await scene({ absenceMs: 200 });
     await eventually(() => powerOf(vmId)).toBe("running");
