@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { Database } from "./db/client.ts";
 import type { EventFeed } from "./events/event-feed.ts";
 import { registerEventRoutes } from "./events/event-routes.ts";
+import { type CapabilityRouteDeps, registerCapabilityRoutes } from "./hosts/capability-routes.ts";
 import { type HostRouteDeps, registerHostRoutes } from "./hosts/host-routes.ts";
 import { createApi } from "./http/api.ts";
 import type { OperationAnswers } from "./http/change.ts";
@@ -29,6 +30,7 @@ export interface AppDeps {
   readonly operations: OperationAnswers;
   readonly kinds: KindRegistry;
   readonly feed: EventFeed;
+  readonly capabilities: CapabilityRouteDeps;
   readonly hosts: HostRouteDeps;
   readonly images: ImageRouteDeps;
   readonly vms: VmRouteDeps;
@@ -51,6 +53,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerServiceRoutes(api, deps);
   registerTokenRoutes(api, { db: database, clock });
   registerHostRoutes(api, deps.hosts);
+  registerCapabilityRoutes(api, deps.capabilities);
   registerImageRoutes(api, deps.images);
   registerVmRoutes(api, deps.vms);
   registerOperationRoutes(api, { db: database, kinds, operations });

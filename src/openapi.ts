@@ -22,6 +22,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     kinds: {} as AppDeps["kinds"],
     feed: {} as AppDeps["feed"],
     hosts: {} as AppDeps["hosts"],
+    capabilities: {} as AppDeps["capabilities"],
     images: {} as AppDeps["images"],
     vms: {} as AppDeps["vms"],
     tls: null,

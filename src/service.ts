@@ -15,6 +15,8 @@ import type { HostServiceDeps } from "./hosts/host-service.ts";
 import type { OperationAnswers } from "./http/change.ts";
 import { createMetrics, type Metrics } from "./http/metrics.ts";
 import type { ReadinessCheck } from "./http/service-routes.ts";
+import { type DeclaredGuestType, declaredBy } from "./hypervisors/capabilities.ts";
+import type { HostDriver } from "./hypervisors/hypervisor.ts";
 import { createDrivers, driverForUri } from "./hypervisors/index.ts";
 import { type ImportAllowList, parseImportAllowList } from "./images/address-guard.ts";
 import { createContentCollector } from "./images/content-collector.ts";
@@ -114,7 +116,8 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
     ...{ installationId, images: images.contents, importKind: images.importKind },
     ...(probe === undefined ? {} : { probe }),
   });
-  const hosts: HostServiceDeps = { kinds, secretBox, installationId, ...lookUpDrivers(databaseUrl) };
+  const drivers = createDrivers({ databaseUrl });
+  const hosts: HostServiceDeps = { kinds, secretBox, installationId, ...lookUpDrivers(drivers) };
   const parts: Parts = {
     config,
     logger,
@@ -123,6 +126,7 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
     wakes,
     kinds,
     hosts,
+    declared: declaredBy(drivers),
     images,
     metrics: createMetrics(),
   };
@@ -176,8 +180,7 @@ function allowListOf({ imageImportAllow }: Config): ImportAllowList {
 }
 
 /** The drivers, as hosts look for them: by a URI. */
-function lookUpDrivers(databaseUrl: string): Pick<HostServiceDeps, "driverForUri" | "parseUri"> {
-  const drivers = createDrivers({ databaseUrl });
+function lookUpDrivers(drivers: readonly HostDriver[]): Pick<HostServiceDeps, "driverForUri" | "parseUri"> {
   return {
     driverForUri: (uri) => {
       const found = driverForUri(drivers, uri);
@@ -199,6 +202,7 @@ interface Parts {
   readonly wakes: Listener;
   readonly kinds: KindRegistry;
   readonly hosts: HostServiceDeps;
+  readonly declared: readonly DeclaredGuestType[];
   readonly images: ReturnType<typeof imageParts>;
   readonly metrics: Metrics;
 }
@@ -237,7 +241,7 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
 
 /** Starts the API and returns its URL. */
 async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends: End[]): Promise<string> {
-  const { config, logger, db, wakes, hosts, images, kinds, metrics } = parts;
+  const { config, logger, db, wakes, hosts, declared, images, kinds, metrics } = parts;
   const waits = createOperationWaits({ db, wakes, logger });
   ends.push(() => {
     waits.close();
@@ -259,8 +263,9 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
   const app = await buildApp({
     ...{ logger, database: db, clock: systemClock, metrics, readiness, operations, kinds, feed },
     hosts: { ...hosts, db },
+    capabilities: { declared },
     images: { ...images, database: db, kinds },
-    vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read) },
+    vms: { db, kinds, declared, consoleLog: createConsoleLogReader(reader.read) },
     tls: config.tls === null ? null : await readTls(config.tls),
   });
   ends.push(() => app.close());

@@ -4,6 +4,20 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type CapabilityTable = {
+    /**
+     * Every ability, and what it means.
+     */
+    capabilities: Array<{
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events';
+        description: string;
+    }>;
+    /**
+     * What each driver can do at best, by hypervisor and guest type.
+     */
+    guestTypes: Array<DeclaredGuestType>;
+};
+
 export type Condition = {
     type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
     reason: string;
@@ -33,6 +47,17 @@ export type CreateVmBody = {
     name: string;
     labels?: Labels;
     spec: NewVmSpec;
+};
+
+export type DeclaredGuestType = {
+    driver: 'libvirt' | 'xl' | 'sim';
+    /**
+     * Schemes of the URIs of its hosts.
+     */
+    schemes: Array<string>;
+    hypervisor: 'kvm' | 'xen';
+    guestType: 'hvm' | 'pvh' | 'pv';
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -253,7 +278,7 @@ export type HostStatus = {
     driver: 'libvirt' | 'xl' | 'sim';
     hypervisor: 'kvm' | 'xen';
     /**
-     * What the host is and can do, as its probe found.
+     * What the host is and, by guest type, what it can do: as declared by its driver and found by its probe.
      */
     facts: {
         hostUuid: string | null;
@@ -643,6 +668,10 @@ export type ResetVmBody = {
     [key: string]: never;
 };
 
+export type RestoreVmBody = {
+    [key: string]: never;
+};
+
 export type ResumeVmBody = {
     [key: string]: never;
 };
@@ -651,6 +680,10 @@ export type ResumeVmBody = {
  * Whether and when the same request may succeed: never, once the state has changed, once there is capacity, or soon and by itself.
  */
 export type Retry = 'never' | 'afterStateChange' | 'afterCapacity' | 'temporary';
+
+export type SaveVmBody = {
+    [key: string]: never;
+};
 
 export type StartVmBody = {
     [key: string]: never;
@@ -863,7 +896,7 @@ export type VmStatus = {
     /**
      * The actions that would do something now.
      */
-    allowedActions: Array<'start' | 'stop' | 'reboot' | 'reset' | 'pause' | 'resume' | 'delete'>;
+    allowedActions: Array<'start' | 'stop' | 'reboot' | 'reset' | 'pause' | 'resume' | 'save' | 'restore' | 'delete'>;
     /**
      * Its unfinished operations, oldest first.
      */
@@ -984,6 +1017,51 @@ export type GetReadinessResponses = {
 };
 
 export type GetReadinessResponse = GetReadinessResponses[keyof GetReadinessResponses];
+
+export type GetCapabilitiesData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/capabilities';
+};
+
+export type GetCapabilitiesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetCapabilitiesError = GetCapabilitiesErrors[keyof GetCapabilitiesErrors];
+
+export type GetCapabilitiesResponses = {
+    /**
+     * OK
+     */
+    200: CapabilityTable;
+};
+
+export type GetCapabilitiesResponse = GetCapabilitiesResponses[keyof GetCapabilitiesResponses];
 
 export type ListEventsData = {
     body?: never;
@@ -2982,7 +3060,7 @@ export type CreateVmErrors = {
      */
     404: Problem;
     /**
-     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3207,7 +3285,7 @@ export type UpdateVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3290,7 +3368,7 @@ export type GetVmConsoleLogErrors = {
      */
     404: Problem;
     /**
-     * `capability_unsupported`: The host cannot do this.
+     * `capability_unsupported`: This kind of host or guest cannot do this.
      */
     409: Problem;
     /**
@@ -3367,7 +3445,7 @@ export type PauseVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3456,7 +3534,7 @@ export type RebootVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3545,7 +3623,7 @@ export type ResetVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3584,6 +3662,95 @@ export type ResetVmResponses = {
 };
 
 export type ResetVmResponse = ResetVmResponses[keyof ResetVmResponses];
+
+export type RestoreVmData = {
+    body?: RestoreVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/restore';
+};
+
+export type RestoreVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RestoreVmError = RestoreVmErrors[keyof RestoreVmErrors];
+
+export type RestoreVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type RestoreVmResponse = RestoreVmResponses[keyof RestoreVmResponses];
 
 export type ResumeVmData = {
     body?: ResumeVmBody;
@@ -3634,7 +3801,7 @@ export type ResumeVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3673,6 +3840,95 @@ export type ResumeVmResponses = {
 };
 
 export type ResumeVmResponse = ResumeVmResponses[keyof ResumeVmResponses];
+
+export type SaveVmData = {
+    body?: SaveVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/save';
+};
+
+export type SaveVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type SaveVmError = SaveVmErrors[keyof SaveVmErrors];
+
+export type SaveVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type SaveVmResponse = SaveVmResponses[keyof SaveVmResponses];
 
 export type StartVmData = {
     body?: StartVmBody;
@@ -3723,7 +3979,7 @@ export type StartVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3812,7 +4068,7 @@ export type StopVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**

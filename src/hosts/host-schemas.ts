@@ -112,7 +112,7 @@ export const ForgetHostBody = z
 const Amount = z.strictObject({ cpuCount: z.int(), memoryMib: z.int() });
 
 export const HostStateName = z.enum(["connecting", "ready", "unreachable"]);
-const DriverNameSchema = z.enum(["libvirt", "xl", "sim"]);
+export const DriverNameSchema = z.enum(["libvirt", "xl", "sim"]);
 
 const HostStatus = z
   .strictObject({
@@ -129,7 +129,8 @@ const HostStatus = z
     driver: DriverNameSchema,
     hypervisor: z.enum(["kvm", "xen"]),
     facts: HostFactsSchema.nullable().meta({
-      description: "What the host is and can do, as its probe found.",
+      description:
+        "What the host is and, by guest type, what it can do: as declared by its driver and found by its probe.",
     }),
     allocatable: Amount.nullable().meta({ description: "What may be promised to VMs in all." }),
     reserved: Amount.meta({ description: "What VMs have reserved." }),

@@ -27,8 +27,10 @@ async function generateOpenApi(root) {
 
 /** @param {string} root */
 async function generateCapabilities(root) {
+  const { CAPABILITY_DESCRIPTIONS } = await import("../hypervisors/capabilities.ts");
   await mkdir(join(root, "docs"), { recursive: true });
-  await writeFile(join(root, "docs/capabilities.md"), renderCapabilities(readContractRuns()));
+  const page = renderCapabilities(readContractRuns(), CAPABILITY_DESCRIPTIONS);
+  await writeFile(join(root, "docs/capabilities.md"), page);
 }
 
 /** @param {string} root */

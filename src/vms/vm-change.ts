@@ -1,7 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
-import { getHost } from "../hosts/host-store.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { patchLabels } from "../http/labels.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -13,6 +12,7 @@ import { memoryWithOverhead, type PlacementHost, shortage } from "./placement.ts
 import { lockPlacementHost } from "./placement-store.ts";
 import type { VmAction } from "./vm-action.ts";
 import { notAllowed } from "./vm-action.ts";
+import { requireOnHost } from "./vm-capability.ts";
 import { setObservedGeneration } from "./vm-observation-store.ts";
 import { vmNamed } from "./vm-reader.ts";
 import type { RunPolicy, VmPower, VmRecord } from "./vm-record.ts";
@@ -36,7 +36,7 @@ export async function actOnVm(
   ifMatch: IfMatch | null,
 ): Promise<Queued<VmId>> {
   const vm = await vmNamed(tx, request.projectId, idOrName);
-  await requireCapability(tx, vm, action);
+  if (action.capability !== null) await requireOnHost(tx, vm, action.capability, action.name);
   // Its lane before its row: in this order everywhere, so that no two requests wait for each other.
   const operation = await enqueue(
     tx,
@@ -56,19 +56,6 @@ export async function actOnVm(
   if (locked.phase === "deleting") throw notAllowed(action.name, locked);
   if (action.runPolicy !== null) await setRunPolicy(tx, locked, action.runPolicy);
   return { id: vm.id, operationId: operation.id };
-}
-
-/** The host's own list says what it can do, before anything is touched. A host that never answered is given the benefit. */
-async function requireCapability(tx: Tx, vm: VmRecord, action: VmAction): Promise<void> {
-  if (action.capability === null || vm.hostId === null) return;
-  const facts = (await getHost(tx, vm.hostId))?.facts;
-  const offered = facts?.guestTypes.find(({ guestType }) => guestType === vm.guestType);
-  if (offered === undefined || offered.capabilities.includes(action.capability)) return;
-  throw new DroverError(
-    "capability_unsupported",
-    `Host "${vm.hostName ?? ""}" cannot ${action.name} a VM of type ${vm.guestType ?? "unknown"}. What it can do: GET /v1/hosts/${vm.hostName ?? ""}.`,
-    { details: { capability: action.capability } },
-  );
 }
 
 async function setRunPolicy(tx: Tx, vm: VmRecord, runPolicy: RunPolicy): Promise<void> {

@@ -5,6 +5,7 @@ import { LabelSelector } from "../http/labels.ts";
 import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } from "../http/pagination.ts";
 import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
+import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { ProjectId } from "../lib/ids.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -13,6 +14,7 @@ import { vmActions } from "./actions/index.ts";
 import { start } from "./actions/start.ts";
 import { stop } from "./actions/stop.ts";
 import { createPlacementSnapshots } from "./placement-snapshot.ts";
+import { requireOnHost } from "./vm-capability.ts";
 import { actOnVm, deleteVm, patchVm } from "./vm-change.ts";
 import type { ConsoleLogReader } from "./vm-console.ts";
 import { changedVm, viewVm, viewVms, vmNamed } from "./vm-reader.ts";
@@ -24,6 +26,8 @@ export interface VmRouteDeps {
   readonly db: Database;
   readonly kinds: KindRegistry;
   readonly consoleLog: ConsoleLogReader;
+  /** What the drivers declare. */
+  readonly declared: readonly DeclaredGuestType[];
 }
 
 const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });
@@ -113,17 +117,17 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     tag: "VMs",
     summary: "Create a VM",
     description:
-      "Chooses a host, reserves its room there at once, and queues the operation that makes the VM. When no host has room it is refused with the reason of each host, and nothing is kept.",
+      "Chooses a host, reserves its room there at once, and queues the operation that makes the VM. When no host has room it is refused with the reason of each host, and what no driver can do at all as `capability_unsupported`; nothing is kept.",
     body: CreateVmBody,
     responses: { 202: VmAnswer },
-    errors: ["name_taken", "already_exists", "no_placement", "image_not_ready"],
+    errors: ["name_taken", "already_exists", "no_placement", "capability_unsupported", "image_not_ready"],
     change: async (tx, { body, project, actor, requestId }) => {
       const { id, operationId } = await createVm(
         tx,
         kinds,
         { projectId: project.id, actor, requestId },
         body,
-        snapshots,
+        { declared: deps.declared, snapshots },
       );
       const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
@@ -228,6 +232,7 @@ function registerConsole(api: Api, { db, consoleLog }: VmRouteDeps): void {
     errors: ["not_found", "host_unreachable", "capability_unsupported"],
     handle: async ({ params, query, project, signal }) => {
       const vm = await vmNamed(db, project.id, params.vm);
+      await requireOnHost(db, vm, "consoleLog", "keep the console log of");
       const bytes = await consoleLog(vm, query.maxBytes, signal);
       return {
         status: 200,

@@ -3,6 +3,7 @@ import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { findHost } from "../hosts/host-store.ts";
+import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
@@ -12,33 +13,46 @@ import { enqueue } from "../operations/operation-queue.ts";
 import { insertVm, type NewVmParts } from "./new-vm-store.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
 import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-snapshot.ts";
+import { requireDeclared } from "./vm-capability.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { CreateVmBody } from "./vm-schemas.ts";
 
+/** What a create needs of its process. */
+export interface Creating {
+  /** What the drivers declare. */
+  readonly declared: readonly DeclaredGuestType[];
+  readonly snapshots?: PlacementSnapshots | undefined;
+}
+
 /**
  * Makes a VM in the caller's transaction: chooses its host, reserves there, writes its rows and queues `vm.create`.
- * Throws DroverError: `invalid_request`, `image_not_ready`, `no_placement`, `name_taken`.
+ * Throws DroverError: `capability_unsupported` for what no driver declares, `invalid_request`, `image_not_ready`,
+ * `no_placement`, `name_taken`.
  */
 export async function createVm(
   tx: Tx,
   kinds: KindRegistry,
   request: VmRequest,
   body: CreateVmBody,
-  snapshots: PlacementSnapshots = createPlacementSnapshots(),
+  { declared, snapshots = createPlacementSnapshots() }: Creating,
 ): Promise<Queued<VmId>> {
   const id = newId<VmId>();
   const { projectId } = request;
+  const asked = {
+    hypervisor: body.spec.hypervisor ?? null,
+    guestType: body.spec.guestType ?? null,
+    capabilities: wishesOf(body.spec),
+  };
+  requireDeclared(declared, asked);
   const volumes = await planVolumes(tx, projectId, body.spec);
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
   const wish = {
-    hypervisor: body.spec.hypervisor ?? null,
-    guestType: body.spec.guestType ?? null,
+    ...asked,
     cpuCount: body.spec.cpu.count,
     memoryMib,
-    capabilities: wishesOf(body.spec, volumes),
     networks: [...new Set(body.spec.nics.map(({ network }) => network))],
     // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
     volumeBytes: volumes.reduce(
@@ -81,9 +95,10 @@ function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[
 }
 
 /** What the host must be able to do for this VM. */
-function wishesOf(spec: CreateVmBody["spec"], volumes: readonly PlannedVolume[]): Capability[] {
-  const boot: Capability = "kernel" in spec.boot ? "directKernel" : "firmwareBios";
-  return ["start", boot, ...(volumes.length > 0 ? (["volumes"] as const) : [])];
+function wishesOf({ boot, disks }: CreateVmBody["spec"]): Capability[] {
+  const hasKernel = "kernel" in boot;
+  const hasVolumes = hasKernel || disks.length > 0;
+  return ["start", hasKernel ? "directKernel" : "firmwareBios", ...(hasVolumes ? ["volumes" as const] : [])];
 }
 
 async function wishedHost(tx: Tx, spec: CreateVmBody["spec"]): Promise<string | null> {

@@ -104,6 +104,8 @@ const AFTER: readonly { readonly block: RegExp; readonly state: string; readonly
   { block: /web-1\/resume/, state: "running", boots: false },
   { block: /web-1\/reboot/, state: "running", boots: true },
   { block: /web-1\/reset/, state: "running", boots: true },
+  { block: /web-1\/save/, state: "shut off", boots: false },
+  { block: /web-1\/restore/, state: "running", boots: false },
   { block: /web-1\/stop/, state: "shut off", boots: false },
   { block: /web-1\/start/, state: "running", boots: true },
   { block: /-X DELETE "\$URL\/v1\/vms\/web-1/, state: "none", boots: false },

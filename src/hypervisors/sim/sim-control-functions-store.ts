@@ -75,11 +75,23 @@ BEGIN
   IF d.power = p_power THEN RETURN; END IF;
   CASE p_power
     WHEN 'running' THEN PERFORM sim.set_power(d, 'running', 'booted', 'started',
-      CASE WHEN d.power = 'paused' THEN NULL ELSE 'boot' END);
+      CASE WHEN d.power IN ('paused', 'saved') THEN NULL ELSE 'boot' END);
     WHEN 'paused' THEN PERFORM sim.set_power(d, 'paused', 'user', 'suspended', NULL);
     WHEN 'off' THEN PERFORM sim.set_power(d, 'off', 'destroyed', 'stopped', NULL);
     ELSE RAISE EXCEPTION 'a domain can be set to running, paused or off, not to %', p_power;
   END CASE;
+END $$;
+
+-- The guest of a running domain reboots by itself; for p_absent_ms nobody sees the domain.
+CREATE FUNCTION sim.reboot_domain(p_uri text, p_uuid uuid, p_absent_ms integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE d sim.domain := sim.domain_for_control(p_uri, p_uuid);
+BEGIN
+  IF d.power <> 'running' THEN
+    RAISE EXCEPTION 'domain % is %: only a running one can reboot', p_uuid, d.power;
+  END IF;
+  PERFORM sim.set_power(d, 'running', 'booted', 'rebooted', 'boot');
+  UPDATE sim.domain SET absent_until = clock_timestamp() + p_absent_ms * interval '1 millisecond'
+  WHERE host_id = d.host_id AND uuid = p_uuid;
 END $$;
 
 -- Makes the host forget a domain, whoever made it and whatever it does.

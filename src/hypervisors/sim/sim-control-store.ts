@@ -8,6 +8,8 @@ export interface SimControl {
   crashDomain(host: string, uuid: string): Promise<void>;
   /** Changes a domain as somebody at the host would, behind Drover's back. */
   setDomainPower(host: string, uuid: string, power: "running" | "paused" | "off"): Promise<void>;
+  /** The guest reboots by itself; for so long, in milliseconds, nobody sees its domain. */
+  rebootDomain(host: string, uuid: string, absentMs: number): Promise<void>;
   /** Makes the host forget a domain, behind Drover's back. */
   forgetDomain(host: string, uuid: string): Promise<void>;
   /** The guest takes no notice of a request to shut down or reboot, or does so again. */
@@ -65,6 +67,7 @@ export async function simControl(databaseUrl: string): Promise<SimControl> {
   return {
     crashDomain: (host, uuid) => runOnly("crash_domain", host, uuid),
     setDomainPower: (host, uuid, power) => runOnly("set_domain_power", host, uuid, power),
+    rebootDomain: (host, uuid, absentMs) => runOnly("reboot_domain", host, uuid, absentMs),
     forgetDomain: (host, uuid) => runOnly("forget_domain", host, uuid),
     ignoreShutdown: (host, uuid, ignore = true) => runOnly("ignore_shutdown", host, uuid, ignore),
     async addForeignDomain(

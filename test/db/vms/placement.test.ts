@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createDatabase, type Database } from "../../../src/db/client.ts";
 import { Prisma } from "../../../src/db/generated/client.ts";
+import { declaredBy } from "../../../src/hypervisors/capabilities.ts";
+import { createDrivers } from "../../../src/hypervisors/index.ts";
 import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
@@ -31,6 +33,7 @@ const noImages = { open: () => Promise.reject(new Error("no images here")) };
 // As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
+const declared = declaredBy(createDrivers({ databaseUrl: "postgresql://nobody@localhost/none" }));
 const kinds = createKindRegistry([
   anyKind(vmCreateKind(noImages)),
   anyKind(vmDeleteKind),
@@ -97,7 +100,7 @@ function create(
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body, process));
+  return db.transaction((tx) => createVm(tx, kinds, request, body, { declared, snapshots: process }));
 }
 
 async function usedOf(hostId: HostId): Promise<number> {
