@@ -11,7 +11,7 @@ function argumentsOf(line: string): readonly string[] {
 
 /** Characters that mean something to a shell, and others. */
 const character = fc.oneof(
-  fc.constantFrom(..."'\"\\$`!*?[]{}()<>|&;#~=%^ \t\n\r-/"),
+  fc.constantFrom(...Array.from("'\"\\$`!*?[]{}()<>|&;#~=%^ \t\n\r-/")),
   fc.string({ unit: "binary", minLength: 1, maxLength: 1 }).filter((text) => text !== "\0"),
 );
 const argument = fc.array(character, { maxLength: 12 }).map((characters) => characters.join(""));

@@ -45,7 +45,7 @@ export const PARTS: ResolvedParts = {
 export const representable = fc
   .array(
     fc.oneof(
-      fc.constantFrom(..."\"'\\ =,[]#;:\t\\\\n\\x0"),
+      fc.constantFrom(...Array.from("\"'\\ =,[]#;:\t\\\\n\\x0")),
       fc.string({ unit: "grapheme", minLength: 1, maxLength: 1 }),
     ),
     { maxLength: 30 },
