@@ -14,11 +14,11 @@ import {
   type VolumeRef,
   type VolumeSpec,
 } from "../hypervisor.ts";
+import { exactly } from "../upload-source.ts";
 import { isNotFound } from "./errors.ts";
 import type { HostCalls } from "./lanes.ts";
 import type { VolumeFacts } from "./parse-volume.ts";
 import { findPool, findVolume, noSuchVolume, readVolume, refreshPool, volumeIn } from "./pool-lookup.ts";
-import { exactly } from "./upload-source.ts";
 import { volumeXml } from "./volume-xml.ts";
 
 export function volumeAbility(calls: HostCalls): VolumeAbility {

@@ -1,4 +1,4 @@
-import { HypervisorError } from "../hypervisor.ts";
+import { HypervisorError } from "./hypervisor.ts";
 
 /**
  * Passes a source's chunks on. Throws when it gives another amount than was said, and the signal's reason when that

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { exactly } from "../../../../src/hypervisors/libvirt/upload-source.ts";
+import { exactly } from "../../../src/hypervisors/upload-source.ts";
 
 async function* bytes(...sizes: readonly number[]): AsyncGenerator<Uint8Array> {
   for (const size of sizes) yield new Uint8Array(size);
