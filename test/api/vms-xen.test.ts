@@ -67,18 +67,25 @@ describe("a reboot on Xen, whose domain is not seen for a moment", () => {
   });
 
   it.each([
-    ["a graceful stop", "off", (vm: string) => stopVm({ client: service.client, path: { vm }, body: {} })],
+    [
+      "a graceful stop",
+      "off",
+      "shutdown",
+      (vm: string) => stopVm({ client: service.client, path: { vm }, body: {} }),
+    ],
     [
       "a forced stop",
       "off",
+      "destroyed",
       (vm: string) => stopVm({ client: service.client, path: { vm }, body: { mode: "force" } }),
     ],
-    ["a pause", "paused", (vm: string) => pauseVm({ client: service.client, path: { vm } })],
-  ] as const)("does not hide the VM from %s", async (what, power, act) => {
+    ["a pause", "paused", "user", (vm: string) => pauseVm({ client: service.client, path: { vm } })],
+  ] as const)("does not hide the VM from %s", async (what, power, powerReason, act) => {
     const { id } = await addVm(service, what.replaceAll(" ", "-"), xen);
     await service.sim.rebootDomain(URI, id, GAP_MS);
     await ends(act(id));
-    expect((await ok(getVm({ client: service.client, path: { vm: id } }))).status.power).toBe(power);
+    const { status } = await ok(getVm({ client: service.client, path: { vm: id } }));
+    expect(status).toMatchObject({ power, powerReason });
     const { db } = service.database;
     const rows = await db.$queryRaw`SELECT power FROM sim.domain WHERE uuid = ${id}::uuid`;
     expect(rows).toEqual([{ power }]);

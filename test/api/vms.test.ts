@@ -334,7 +334,9 @@ describe("the verbs", () => {
     const { id } = await addVm(service, "shrinking-asleep", ON_BIG);
     const path = { vm: id };
     const before = await reservationOf(id);
+    await ok(updateVm({ client, path, body: { spec: { memoryMib: 128 } } }));
     await succeeds(saveVm({ client, path }));
+    expect(await reservationOf(id)).toEqual(before);
     await ok(updateVm({ client, path, body: { spec: { memoryMib: 64 } } }));
     expect(await reservationOf(id)).toEqual(before);
     const restored = await succeeds(startVm({ client, path }));
