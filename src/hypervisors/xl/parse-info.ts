@@ -35,7 +35,7 @@ export function parseInfo(text: string): XenInfo {
   const coresPerSocket = Math.max(1, number(facts, "cores_per_socket"));
   const threadsPerCore = Math.max(1, number(facts, "threads_per_core"));
   const memoryMib = number(facts, "total_memory");
-  const cpus = section(lines, "cpu_topology").flatMap(readCpu);
+  const cpus = rowsOf(lines, "cpu_topology", CPU).map(readCpu);
   const sockets = new Set(cpus.map(({ socket }) => socket)).size;
   return {
     hostname: word(facts, "host"),
@@ -49,7 +49,7 @@ export function parseInfo(text: string): XenInfo {
     threadsPerCore,
     virtualization: words(facts.get("virt_caps")),
     guestInterfaces: words(facts.get("xen_caps")),
-    numaCells: section(lines, "numa_info").flatMap((line) => readNode(line, cpus, memoryMib)),
+    numaCells: rowsOf(lines, "numa_info", NODE).map((row) => readNode(row, cpus, memoryMib)),
   };
 }
 
@@ -62,20 +62,16 @@ function readFacts(lines: readonly string[]): ReadonlyMap<string, string> {
   return facts;
 }
 
-/** The lines of a table: from its title to the next fact. */
-function section(lines: readonly string[], title: string): readonly string[] {
+/** The rows of a table, which stand under its title and its headings; none where xl tells no such table. */
+function rowsOf(lines: readonly string[], title: string, row: RegExp): readonly RegExpExecArray[] {
+  const rows: RegExpExecArray[] = [];
   const start = lines.findIndex((line) => line.startsWith(title));
-  if (start === -1) return [];
-  const rest = lines.slice(start + 1);
-  // A table's own headings (`cpu:`, `node:`) look like facts, save for what stands behind the colon.
-  const end = rest.findIndex(
-    (line) => /^[a-z_]+ *: |^[a-z_ ]+ {2,}:$|^device topology/.test(line) && !isHeading(line),
-  );
-  return end === -1 ? rest : rest.slice(0, end);
-}
-
-function isHeading(line: string): boolean {
-  return /^(?:cpu|node):\s/.test(line);
+  for (const line of start === -1 ? [] : lines.slice(start + 2)) {
+    const found = row.exec(line);
+    if (found === null) break;
+    rows.push(found);
+  }
+  return rows;
 }
 
 interface TopologyCpu {
@@ -84,24 +80,22 @@ interface TopologyCpu {
   readonly node: number;
 }
 
-function readCpu(line: string): readonly TopologyCpu[] {
-  const [, id, , socket, node] = CPU.exec(line) ?? [];
-  if (id === undefined) return [];
-  return [{ id: whole(id, "a CPU"), socket: whole(socket, "a socket"), node: whole(node, "a node") }];
+function readCpu([, id, , socket, node]: RegExpExecArray): TopologyCpu {
+  return { id: whole(id, "a CPU"), socket: whole(socket, "a socket"), node: whole(node, "a node") };
 }
 
 /** The memory that xl tells of a node counts the holes in its addresses too: never more than the host has. */
-function readNode(line: string, cpus: readonly TopologyCpu[], hostMemoryMib: number): readonly NumaCell[] {
-  const [, digits, memory] = NODE.exec(line) ?? [];
-  if (digits === undefined) return [];
+function readNode(
+  [, digits, memory]: RegExpExecArray,
+  cpus: readonly TopologyCpu[],
+  hostMemoryMib: number,
+): NumaCell {
   const id = whole(digits, "a node");
-  return [
-    {
-      id,
-      memoryMib: Math.min(whole(memory, "a node's memory"), hostMemoryMib),
-      cpus: cpus.filter(({ node }) => node === id).map((cpu) => cpu.id),
-    },
-  ];
+  return {
+    id,
+    memoryMib: Math.min(whole(memory, "a node's memory"), hostMemoryMib),
+    cpus: cpus.filter(({ node }) => node === id).map((cpu) => cpu.id),
+  };
 }
 
 function word(facts: ReadonlyMap<string, string>, name: string): string {
