@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
 import { type Call, HypervisorError } from "../hypervisor.ts";
 import { CallLimit } from "./call-limit.ts";
+import { commandFailed } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
-import { BEGAN, HOST_PROGRAM, HOST_STATUS } from "./host-program.ts";
+import { BEGAN, HOST_PROGRAM } from "./host-program.ts";
+import { DOMAIN_STATUS } from "./host-status.ts";
 import { Places } from "./places.ts";
 import { type ProgramOutput, runProgram } from "./run-program.ts";
 import type { Runner, Started } from "./runner.ts";
@@ -75,10 +77,12 @@ export class HostLink implements XlHost {
     return await this.#change("domain", [change, uuid, ...args], call, limitSeconds, input);
   }
 
-  /** What is to be seen of all domains, or of one; see parse-look.ts. */
-  async look(uuid: string | null, call: Call): Promise<ProgramResult> {
-    const words = [String(READ_LIMIT_SECONDS), ...(uuid === null ? [] : [uuid])];
-    return asText(await this.#send(this.#reads, call, () => this.#start("look", words, false)));
+  /** What the host program tells of `what`, in sections; see domain-program.ts and parse-sections.ts. */
+  async tell(what: "domains" | "resources" | "host", args: readonly string[], call: Call): Promise<string> {
+    const words = [String(READ_LIMIT_SECONDS), what, ...args];
+    const output = await this.#send(this.#reads, call, () => this.#start("tell", words, false));
+    if (output.exitCode !== 0) throw commandFailed("looking at the host", output);
+    return output.stdout.toString("utf8");
   }
 
   /**
@@ -96,10 +100,10 @@ export class HostLink implements XlHost {
     }
   }
 
-  /** Starts a program that runs until it is given up, such as a watch. It has no limit and takes no place. */
-  startWatch(argv: ProgramArguments): Started {
+  /** Starts a watch of Xen's store, which writes a line when a domain comes or goes, until it is given up. */
+  startWatch(): Started {
     this.#options.runner.over.throwIfAborted();
-    return this.#options.runner.start(argv, false);
+    return this.#start("watch", [], true);
   }
 
   #read(argv: ProgramArguments, call: Call): Promise<ProgramOutput> {
@@ -170,14 +174,14 @@ function lockName(lock: string): string {
 
 const REASON_BY_STATUS = new Map<number, HypervisorError["reason"]>([
   // Whoever lost the host to another hears it of the database too, and stops there.
-  [HOST_STATUS.fenced, "busy"],
-  [HOST_STATUS.busy, "busy"],
-  [HOST_STATUS.absent, "not-found"],
-  [HOST_STATUS.foreign, "foreign"],
-  [HOST_STATUS.invalidState, "invalid-state"],
-  [HOST_STATUS.missing, "invalid-spec"],
-  [HOST_STATUS.alreadyExists, "already-exists"],
-  [HOST_STATUS.cut, "failed"],
+  [DOMAIN_STATUS.fenced, "busy"],
+  [DOMAIN_STATUS.busy, "busy"],
+  [DOMAIN_STATUS.absent, "not-found"],
+  [DOMAIN_STATUS.foreign, "foreign"],
+  [DOMAIN_STATUS.invalidState, "invalid-state"],
+  [DOMAIN_STATUS.missing, "invalid-spec"],
+  [DOMAIN_STATUS.alreadyExists, "already-exists"],
+  [DOMAIN_STATUS.cut, "failed"],
 ]);
 
 function throwHostStatus({ exitCode, stderr }: ProgramOutput): void {

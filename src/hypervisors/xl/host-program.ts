@@ -1,20 +1,5 @@
-import { DOMAIN_VERBS } from "./domain-program.ts";
-
-/** Statuses of the host program itself; a program that it runs and that ends with one of these, or 255, ends with 239. */
-export const HOST_STATUS = {
-  /** A later owner has the host, or nobody was ever let in. */
-  fenced: 240,
-  /** A change that came before has not ended in the time we wait. */
-  busy: 241,
-  absent: 242,
-  foreign: 243,
-  invalidState: 244,
-  /** A file or a bridge that the definition names is not there. */
-  missing: 245,
-  alreadyExists: 246,
-  /** What was to be written did not come whole. */
-  cut: 247,
-} as const;
+import { DOMAIN_CHANGES, DOMAIN_READS } from "./domain-program.ts";
+import { HOST_STATUS } from "./host-status.ts";
 
 /** First line of stdout of a change: all that stood in its way is past. */
 export const BEGAN = "began\n";
@@ -100,7 +85,7 @@ fence() { # VALUE
   done
   printf '%s\\n' "$1" >"$dir/fence.part" && sync "$dir/fence.part" && mv "$dir/fence.part" "$dir/fence"
 }
-${DOMAIN_VERBS}
+${DOMAIN_CHANGES}${DOMAIN_READS}
 verb=$1 dir=$2
 shift 2
 case $verb in
@@ -121,11 +106,16 @@ case $verb in
   domain) # DIRECTORY WAIT LIMIT FENCE CHANGE UUID ARGUMENT…
     wait=$1 limit=$2 fence=$3 change=$4 uuid=$5
     shift 5
-    begin "$uuid" "$change of domain $uuid"
+    begin "$uuid" "the $change of domain $uuid"
     home=$dir/domains/$uuid
-    "domain_$change" "$@" ;;
-  look) # DIRECTORY LIMIT [UUID]
-    limit=$1
-    look_around "\${2:-*}" ;;
+    "change_$change" "$@" ;;
+  tell) # DIRECTORY LIMIT WHAT ARGUMENT…
+    limit=$1 what=$2
+    shift 2
+    "tell_$what" "$@" ;;
+  watch) # DIRECTORY; ends with its stdin
+    exec 3<&0
+    (cat <&3 >/dev/null; kill $$) >/dev/null 2>&1 &
+    exec xenstore-watch @introduceDomain @releaseDomain 3<&- ;;
 esac
 `;
