@@ -32,7 +32,7 @@ const HEADER = /^Name\s+ID\s+Mem\s+VCPUs\s+State\s+Time\(s\)\s+UUID\s+Reason-Cod
  * columns behind it tell where it ends.
  */
 const ROW =
-  /^(?<name>.*\S) +(?<domid>\d+) +(?<memory>\d+) +(?<cpus>\d+) +(?<state>[r-][b-][p-][s-][-rscwS?][d-]) +(?<time>\d+\.\d) (?<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) +(?<reason>-|[0-9a-f]+) +\S.*$/i;
+  /^(?<name>[^\n]*) +(?<domid>\d+) +(?<memory>\d+) +(?<cpus>\d+) +(?<state>[r-][b-][p-][s-][-rscwS?][d-]) +(?<time>\d+\.\d) (?<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) +(?<reason>-|[0-9a-f]+) +\S[^\n]*$/i;
 
 /** What xl prints for a name that it cannot find. */
 const NO_NAME = "(null)";
@@ -58,9 +58,10 @@ function parseRow(row: string): ListedDomain {
   const columns = ROW.exec(row)?.groups;
   if (columns === undefined)
     throw unreadable(PROGRAM, `this line is not one of a domain: ${row.slice(0, 200)}`);
-  const { name = "", domid, memory, cpus, state = "", time, uuid = "", reason = "" } = columns;
+  const { domid, memory, cpus, state = "", time, uuid = "", reason = "" } = columns;
+  const name = columns["name"]?.trimEnd() ?? "";
   return {
-    name: name === NO_NAME ? null : name,
+    name: name === NO_NAME || name === "" ? null : name,
     domid: count(domid),
     memoryMib: count(memory),
     cpuCount: count(cpus),

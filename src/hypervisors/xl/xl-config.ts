@@ -21,8 +21,8 @@ type Value = string | number | readonly string[];
 
 /** QEMU emulates this many IDE disks. */
 const IDE_DISKS = 4;
-const DOMAIN_NAME = /^[A-Za-z][A-Za-z0-9._-]{0,127}$|^[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z_-][A-Za-z0-9._-]*$/;
-const DOMAIN_NAME_MAX_LENGTH = 128;
+const DOMAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+const NUMBER = /^[0-9.]+$/;
 const MAC_ADDRESS = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/i;
 
 /**
@@ -63,7 +63,7 @@ const EMULATED_DEVICES: readonly (readonly [string, Value])[] = [
  * @throws HypervisorError `invalid-spec` for a name that is none
  */
 export function checkedDomainName(name: string): string {
-  if (DOMAIN_NAME.test(name) && name.length <= DOMAIN_NAME_MAX_LENGTH && !isHostDomainName(name)) return name;
+  if (DOMAIN_NAME.test(name) && !NUMBER.test(name) && !isHostDomainName(name)) return name;
   throw refused(`'${name.slice(0, 80)}' cannot name a domain of Xen's`);
 }
 
