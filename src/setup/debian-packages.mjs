@@ -26,6 +26,20 @@ export const GUEST_IMAGE_PACKAGES = Object.freeze([
   "zstd",
 ]);
 
+/** What building and running the tests' Xen hosts takes. */
+export const XEN_HOST_PACKAGES = Object.freeze([
+  "mmdebstrap",
+  "debian-archive-keyring",
+  "gpgv",
+  "e2fsprogs",
+  "openssh-client",
+  "qemu-system-x86",
+  "qemu-utils",
+  "util-linux",
+  "xz-utils",
+  "zstd",
+]);
+
 /** What the tests' emulated hosts need besides, and curl for the README's walk. */
 export const TEST_PACKAGES = Object.freeze([
   "curl",

@@ -29,7 +29,7 @@ import { run } from "./run-program.mjs";
  * QEMU without acceleration, where the kernel's checks of timers and of the TSC take seconds and may fail.
  */
 export const GUEST_KERNEL_ARGS =
-  "console=ttyS0 quiet mitigations=off tsc=unstable no_timer_check net.ifnames=0";
+  "console=ttyS0 console=hvc0 quiet mitigations=off tsc=unstable no_timer_check net.ifnames=0";
 
 const DIR_PREFIX = "guest-";
 const PART_SUFFIX = ".part";

@@ -6,6 +6,7 @@ import {
   HYPERVISOR_PACKAGES,
   missingPackages,
   TEST_PACKAGES,
+  XEN_HOST_PACKAGES,
 } from "./debian-packages.mjs";
 import { buildGuestImage } from "./guest-image.mjs";
 import { ensureInstalled } from "./install.mjs";
@@ -14,8 +15,10 @@ import { logLine, withProgress } from "./progress.mjs";
 import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
 import { runVisibly } from "./run-program.mjs";
 import { runScript } from "./run-script.mjs";
+import { xenVersionOf } from "./xen-host/flavours.mjs";
+import { buildXenHost } from "./xen-host.mjs";
 
-const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
+const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...XEN_HOST_PACKAGES, ...TEST_PACKAGES];
 // These start hypervisors; what is left runs anywhere.
 const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/qemu-*"];
 
@@ -47,6 +50,10 @@ async function testAll(args) {
     ensurePackages(PACKAGES, { announce: logLine, startServices: false }),
   );
   await withProgress(logLine, "building the guest image", () => buildGuestImage({ log: logLine }));
+  const version = xenVersionOf(process.env["DROVER_TEST_XEN"]);
+  await withProgress(logLine, `building the Xen ${version} host`, () =>
+    buildXenHost({ version, log: logLine }),
+  );
   return runVitest(access === "sudo" ? ["sudo", "-n", "--preserve-env"] : [], args);
 }
 

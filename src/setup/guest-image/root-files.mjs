@@ -8,15 +8,20 @@ export const GUEST_MODULES = Object.freeze([
   "virtio_console",
   "virtio_rng",
   "virtio_balloon",
+  "xen_blkfront",
+  "xen_netfront",
   "evdev",
   "button",
 ]);
 
+// The serial port under QEMU, Xen's console under Xen: whichever the kernel uses, of those on its command line.
+const CONSOLE = "/dev/guest-console";
+
 const SHUTDOWN = `#!/bin/sh
-# Called by the ACPI power button (off) and by ctrl-alt-del (reboot).
-echo "DROVER-GUEST-DOWN" >/dev/ttyS0
+# Called by the ACPI power button (off), by ctrl-alt-del (reboot), and by the kernel where Xen's toolstack asks for one.
+echo "DROVER-GUEST-DOWN" >${CONSOLE}
 sync
-case "$1" in reboot) reboot -f;; *) poweroff -f;; esac
+case "$1" in reboot) /bin/reboot -f;; *) /bin/poweroff -f;; esac
 `;
 
 const INIT = `#!/bin/sh
@@ -24,7 +29,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
-echo "DROVER-GUEST-UP boot=$(cat /proc/sys/kernel/random/boot_id)" >/dev/ttyS0
+ln -s "/dev/$(sed 's/.* //' /sys/class/tty/console/active)" ${CONSOLE}
+echo "DROVER-GUEST-UP boot=$(cat /proc/sys/kernel/random/boot_id)" >${CONSOLE}
 for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; done
 hostname guest
 ip link set lo up
@@ -57,7 +63,7 @@ case "$1" in
     [ -n "$router" ] && ip route replace default via "\${router%% *}" dev "$interface"
     : >/etc/resolv.conf
     for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
-    [ "$1" = bound ] && echo "DROVER-GUEST-IP $interface $ip" >/dev/ttyS0
+    [ "$1" = bound ] && echo "DROVER-GUEST-IP $interface $ip" >${CONSOLE}
     ;;
 esac
 `;
@@ -65,7 +71,7 @@ esac
 const INITTAB = `::sysinit:/etc/init
 ::respawn:/bin/acpid -f -l /dev/null
 ::ctrlaltdel:/sbin/shutdown reboot
-ttyS0::askfirst:-/bin/sh
+${CONSOLE.replace("/dev/", "")}::askfirst:-/bin/sh
 `;
 
 /**
@@ -93,6 +99,9 @@ export function rootFiles({ busybox, applets, modules }) {
     ...applets.filter((name) => name !== "busybox").map((name) => link(`bin/${name}`, "busybox")),
     link("init", "bin/busybox"),
     file("sbin/shutdown", SHUTDOWN, 0o755),
+    // What the kernel runs where Xen's toolstack asks for a shutdown or a reboot.
+    file("sbin/poweroff", "#!/bin/sh\nexec /sbin/shutdown off\n", 0o755),
+    file("sbin/reboot", "#!/bin/sh\nexec /sbin/shutdown reboot\n", 0o755),
     file("etc/init", INIT, 0o755),
     file("etc/network-watch", NETWORK_WATCH, 0o755),
     file("etc/udhcpc", UDHCPC, 0o755),
