@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, CordonHostData, CordonHostErrors, CordonHostResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, ImportImageData, ImportImageErrors, ImportImageResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, CordonHostData, CordonHostErrors, CordonHostResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, ImportImageData, ImportImageErrors, ImportImageResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -474,6 +474,21 @@ export const resetVm = <ThrowOnError extends boolean = false>(options: Options<R
 });
 
 /**
+ * Restore a VM
+ *
+ * Brings a saved VM back as it was, running, and uses its saved memory up. What was changed of its CPUs or memory meanwhile takes effect when it is stopped and started. A VM that runs already is left alone; one that is off has nothing to be restored from: start it. Sets `spec.runPolicy` to `running`.
+ */
+export const restoreVm = <ThrowOnError extends boolean = false>(options: Options<RestoreVmData, ThrowOnError>): RequestResult<RestoreVmResponses, RestoreVmErrors, ThrowOnError> => (options.client ?? client).post<RestoreVmResponses, RestoreVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/restore',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
  * Resume a VM
  *
  * Lets a paused VM go on where it was.
@@ -489,9 +504,24 @@ export const resumeVm = <ThrowOnError extends boolean = false>(options: Options<
 });
 
 /**
+ * Save a VM
+ *
+ * Writes the memory of a running or paused VM to its host's disk and switches it off: its power is `saved`. Restore, or start, brings it back as it was, running. It keeps its place on the host. A forced stop or a delete throws the memory away; a graceful stop leaves it. Sets `spec.runPolicy` to `stopped`. When it fails or is cancelled, the VM goes on as it was.
+ */
+export const saveVm = <ThrowOnError extends boolean = false>(options: Options<SaveVmData, ThrowOnError>): RequestResult<SaveVmResponses, SaveVmErrors, ThrowOnError> => (options.client ?? client).post<SaveVmResponses, SaveVmErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/save',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
  * Start a VM
  *
- * Starts a VM that is off, saved or crashed, with its spec as it is now. A VM that runs already is left alone. Sets `spec.runPolicy` to `running`.
+ * Starts a VM that is off or crashed, with its spec as it is now; one that is saved comes back as it was, running. Where that may last longer than 15 minutes, use restore. A VM that runs already is left alone. Sets `spec.runPolicy` to `running`.
  */
 export const startVm = <ThrowOnError extends boolean = false>(options: Options<StartVmData, ThrowOnError>): RequestResult<StartVmResponses, StartVmErrors, ThrowOnError> => (options.client ?? client).post<StartVmResponses, StartVmErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],
@@ -506,7 +536,7 @@ export const startVm = <ThrowOnError extends boolean = false>(options: Options<S
 /**
  * Stop a VM
  *
- * Asks the guest to power off and waits; when the time is over, cuts the power. With `mode: force` the power is cut at once, and operations queued before are cancelled. Sets `spec.runPolicy` to `stopped`.
+ * Asks the guest to power off and waits; when the time is over, cuts the power. With `mode: force` the power is cut at once, and operations queued before are cancelled. A saved VM is left saved, unless by `mode: force`: that throws its memory away. Sets `spec.runPolicy` to `stopped`.
  */
 export const stopVm = <ThrowOnError extends boolean = false>(options: Options<StopVmData, ThrowOnError>): RequestResult<StopVmResponses, StopVmErrors, ThrowOnError> => (options.client ?? client).post<StopVmResponses, StopVmErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],

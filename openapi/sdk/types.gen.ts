@@ -643,6 +643,10 @@ export type ResetVmBody = {
     [key: string]: never;
 };
 
+export type RestoreVmBody = {
+    [key: string]: never;
+};
+
 export type ResumeVmBody = {
     [key: string]: never;
 };
@@ -651,6 +655,10 @@ export type ResumeVmBody = {
  * Whether and when the same request may succeed: never, once the state has changed, once there is capacity, or soon and by itself.
  */
 export type Retry = 'never' | 'afterStateChange' | 'afterCapacity' | 'temporary';
+
+export type SaveVmBody = {
+    [key: string]: never;
+};
 
 export type StartVmBody = {
     [key: string]: never;
@@ -863,7 +871,7 @@ export type VmStatus = {
     /**
      * The actions that would do something now.
      */
-    allowedActions: Array<'start' | 'stop' | 'reboot' | 'reset' | 'pause' | 'resume' | 'delete'>;
+    allowedActions: Array<'start' | 'stop' | 'reboot' | 'reset' | 'pause' | 'resume' | 'save' | 'restore' | 'delete'>;
     /**
      * Its unfinished operations, oldest first.
      */
@@ -3585,6 +3593,95 @@ export type ResetVmResponses = {
 
 export type ResetVmResponse = ResetVmResponses[keyof ResetVmResponses];
 
+export type RestoreVmData = {
+    body?: RestoreVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/restore';
+};
+
+export type RestoreVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RestoreVmError = RestoreVmErrors[keyof RestoreVmErrors];
+
+export type RestoreVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type RestoreVmResponse = RestoreVmResponses[keyof RestoreVmResponses];
+
 export type ResumeVmData = {
     body?: ResumeVmBody;
     headers?: {
@@ -3673,6 +3770,95 @@ export type ResumeVmResponses = {
 };
 
 export type ResumeVmResponse = ResumeVmResponses[keyof ResumeVmResponses];
+
+export type SaveVmData = {
+    body?: SaveVmBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/save';
+};
+
+export type SaveVmErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: The host cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type SaveVmError = SaveVmErrors[keyof SaveVmErrors];
+
+export type SaveVmResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type SaveVmResponse = SaveVmResponses[keyof SaveVmResponses];
 
 export type StartVmData = {
     body?: StartVmBody;

@@ -10,6 +10,8 @@ import {
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
+import { ABSENCE_MS } from "./absence.ts";
+import { Absences } from "./absences.ts";
 import { checked, HostFactsSchema, HostInventorySchema, ObservedDomainSchema } from "./host-facts.ts";
 import {
   forgetDomains,
@@ -27,6 +29,8 @@ export interface HostFollowerDeps {
   readonly sink: ObservationSink;
   readonly logger: Log;
   readonly inventorySeconds: number;
+  /** How long a domain must not be seen before it is gone; ABSENCE_MS without. */
+  readonly absenceMs?: number;
   /** Runs a transaction under the owner's epoch. */
   readonly write: <T>(work: (tx: Tx) => Promise<T>) => Promise<T>;
   /** Called after each complete inventory that was recorded. */
@@ -58,6 +62,7 @@ class Unrecorded extends Error {
 export class HostFollower {
   readonly #deps: HostFollowerDeps;
   readonly #changed = new Set<string>();
+  readonly #absences: Absences;
   #isProbed = false;
   #inventoryDueAt = -Infinity;
   #lookedAt = -Infinity;
@@ -65,6 +70,7 @@ export class HostFollower {
 
   constructor(deps: HostFollowerDeps) {
     this.#deps = deps;
+    this.#absences = new Absences(deps.absenceMs ?? ABSENCE_MS);
     deps.signal.addEventListener("abort", () => {
       this.#wake();
     });
@@ -130,12 +136,16 @@ export class HostFollower {
     this.#inventoryDueAt = performance.now() + inventorySeconds * 1000 * (0.9 + Math.random() / 5);
     try {
       const observedAt = new Date();
+      const askedAt = performance.now();
       const answer = await connection.inventory(this.#call());
       const inventory = checked(HostInventorySchema, answer, "an inventory");
-      await this.#write(async (tx) => {
+      const proven = this.#absences.provenAt(askedAt);
+      const missed = await this.#write(async (tx) => {
         const news = await recordInventory(tx, hostId, inventory, installationId, observedAt);
-        if (news.recorded) await sink.inventory(tx, hostId, inventory, observedAt);
+        return news.recorded ? await sink.inventory(tx, hostId, inventory, observedAt, proven) : [];
       });
+      this.#absences.missedAll(missed, askedAt);
+      this.#lookAgainInTime();
     } catch (error) {
       this.#inventoryDueAt = -Infinity;
       throw error;
@@ -151,23 +161,31 @@ export class HostFollower {
     try {
       // One time for all, before the first is asked for: none was asked for earlier than it says.
       const observedAt = new Date();
+      const askedAt = performance.now();
       const answers = await Promise.all(uuids.map((uuid) => connection.observeDomain(uuid, this.#call())));
       const domains = answers
         .filter((seen) => seen !== null)
         .map((seen) => checked(ObservedDomainSchema, seen, "a domain"));
       const gone = uuids.filter((_, index) => answers[index] === null);
-      const isMissed = await this.#write(async (tx) => {
+      const missed = await this.#write(async (tx) => {
         await forgetDomains(tx, hostId, gone, observedAt);
         await recordDomains(tx, hostId, domains, observedAt);
         return await sink.domains(tx, hostId, { seen: domains, gone }, observedAt);
       });
-      if (isMissed) this.#inventoryDueAt = -Infinity;
+      this.#absences.seen(domains.map(({ uuid }) => uuid));
+      this.#absences.missed(missed, askedAt);
+      this.#lookAgainInTime();
     } catch (error) {
       for (const uuid of uuids) this.#changed.add(uuid);
       throw error;
     } finally {
       this.#lookedAt = performance.now();
     }
+  }
+
+  /** What is not seen is looked for again when that would prove that it is gone. */
+  #lookAgainInTime(): void {
+    this.#inventoryDueAt = Math.min(this.#inventoryDueAt, this.#absences.dueAt);
   }
 
   async #write<T>(work: (tx: Tx) => Promise<T>): Promise<T> {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { Tx } from "../db/transaction.ts";
 import { asId, type HostId, type InstallationId } from "../lib/ids.ts";
@@ -8,6 +9,7 @@ import {
   type StepContext,
   step,
 } from "../operations/operation-kind.ts";
+import { ABSENCE_MS } from "./absence.ts";
 import { checked, HostFactsSchema, HostInventorySchema } from "./host-facts.ts";
 import { recordFacts, recordInventory } from "./host-observation-store.ts";
 import { getHost } from "./host-store.ts";
@@ -55,24 +57,33 @@ function probeStep() {
   });
 }
 
-function inventoryStep({ installationId, sink }: HostKindDeps) {
+function inventoryStep(deps: HostKindDeps) {
   return step<HostInput, Nothing>({
     name: "inventory",
     host: hostItself,
     async run(context) {
-      const { hostId } = context.operation.input;
-      const observedAt = new Date();
-      const inventory = checked(
-        HostInventorySchema,
-        await connectionOf(context).inventory(context.call),
-        "an inventory",
-      );
-      await context.transaction(async (tx) => {
-        const { recorded } = await recordInventory(tx, hostId, inventory, installationId, observedAt);
-        if (recorded) await sink.inventory(tx, hostId, inventory, observedAt);
-      });
-      const { domains, networks, pools } = inventory;
-      return { domains: domains.length, networks: networks.length, pools: pools.length };
+      const first = await takeInventory(deps, context, []);
+      if (first.missed.length === 0) return first.counts;
+      // What was not seen once may be on its way through a reboot: a second look proves it.
+      await sleep(ABSENCE_MS, undefined, { signal: context.signal });
+      return (await takeInventory(deps, context, first.missed)).counts;
     },
   });
+}
+
+async function takeInventory(
+  { installationId, sink }: HostKindDeps,
+  context: StepContext<HostInput>,
+  proven: readonly string[],
+) {
+  const { hostId } = context.operation.input;
+  const observedAt = new Date();
+  const answer = await connectionOf(context).inventory(context.call);
+  const inventory = checked(HostInventorySchema, answer, "an inventory");
+  const missed = await context.transaction(async (tx) => {
+    const { recorded } = await recordInventory(tx, hostId, inventory, installationId, observedAt);
+    return recorded ? await sink.inventory(tx, hostId, inventory, observedAt, proven) : [];
+  });
+  const { domains, networks, pools } = inventory;
+  return { missed, counts: { domains: domains.length, networks: networks.length, pools: pools.length } };
 }

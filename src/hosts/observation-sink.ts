@@ -4,18 +4,28 @@ import type { HostId } from "../lib/ids.ts";
 
 /** What the layer of VMs makes of what was seen of a host; called in the transaction that records it. */
 export interface ObservationSink {
-  /** `observedAt` is when it was asked for. */
-  inventory(tx: Tx, hostId: HostId, inventory: HostInventory, observedAt: Date): Promise<void>;
   /**
-   * Domains that were looked at between two inventories, and the UUIDs of which the host said that it has none. True
-   * when a complete inventory is wanted soon, for only that can say that a domain is missing.
+   * `observedAt` is when it was asked for. `proven` are the UUIDs of domains that were not seen before either, for long
+   * enough to be gone now if this does not show them. Returns those that should be there, are not shown and are not
+   * proven to be gone: another inventory is wanted soon.
+   */
+  inventory(
+    tx: Tx,
+    hostId: HostId,
+    inventory: HostInventory,
+    observedAt: Date,
+    proven: readonly string[],
+  ): Promise<readonly string[]>;
+  /**
+   * Domains that were looked at between two inventories, and the UUIDs of which the host said that it has none. Returns
+   * those of them that should be there: a complete inventory is wanted soon, for only that can say that one is missing.
    */
   domains(
     tx: Tx,
     hostId: HostId,
     looked: { readonly seen: readonly ObservedDomain[]; readonly gone: readonly string[] },
     observedAt: Date,
-  ): Promise<boolean>;
+  ): Promise<readonly string[]>;
   /** The host has fallen silent. */
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
 }

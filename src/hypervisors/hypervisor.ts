@@ -149,8 +149,9 @@ export interface HostConnection {
    */
   defineDomain(spec: DomainSpec, call: Call): Promise<void>;
   /**
-   * Starts a defined domain. One that runs or is paused already is left alone; none of this UUID: `not-found`, as in
-   * all calls below save removeDomain. A disk, kernel or network that is missing rejects and leaves the domain off.
+   * Starts a defined domain. One that runs or is paused already is left alone, and what saves its memory at this moment
+   * is given up, or waited for with `busy`; none of this UUID: `not-found`, as in all calls below save removeDomain. A
+   * disk, kernel or network that is missing rejects and leaves the domain off.
    */
   startDomain(uuid: string, call: Call): Promise<void>;
   /** Asks the guest to power off (ACPI or its like) and returns at once. One that is off already is left alone. */
@@ -180,7 +181,8 @@ export interface HostConnection {
   /**
    * Writes a running or paused guest's memory to the host's disk and switches it off: `saved`. startDomain brings it
    * back as it was, running, and uses the saved memory up. forceOffDomain and removeDomain of a saved domain throw the
-   * memory away. One that is saved already is left alone; one that is off or crashed: `invalid-state`.
+   * memory away. One that is saved already is left alone; one that is off or crashed: `invalid-state`. Another save of it
+   * that is under way is waited for. It takes as long as the memory takes, and holds up no other domain.
    */
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;

@@ -19,6 +19,7 @@ import { keepOutcome } from "./vm-action.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
 import {
   VmInput as Base,
+  cutPower,
   hostOf,
   isOn,
   look,
@@ -82,10 +83,7 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
           return isOn(domain?.power) ? await look(context) : await bringUp(context, domain !== null);
         },
         write: writeSeen,
-        async undo(context) {
-          if (isOn((await observe(context))?.power))
-            await hostOf(context).forceOffDomain(context.operation.input.vmId, context.call);
-        },
+        undo: (context) => cutPower(context),
       }),
       // The start has looked already.
       { ...observeStep<CreateInput>(), skip: ({ start }) => start },
@@ -102,13 +100,11 @@ function isDisk(volume: VolumeRecord): boolean {
 async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   const host = hostOf(context);
   const { vmId } = context.operation.input;
-  const domain = await observe(context);
-  if (domain === null) return;
-  if (isOn(domain.power)) await host.forceOffDomain(vmId, context.call);
+  await cutPower(context);
   await host.removeDomain(vmId, context.call);
-  const pool = (await context.read((db) => getVm(db, vmId)))?.pool ?? null;
-  if (pool !== null)
-    await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: domain.name, pool }, context.call);
+  const vm = await context.read((db) => getVm(db, vmId));
+  if (vm === null || vm.pool === null || vm.domainName === null) return;
+  await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
 }
 
 /** Makes the chosen volumes of the VM and fills each from its image. Their names hold the VM's id, so a repeat finds them. */

@@ -3,7 +3,7 @@ import type { OperationKind } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
 import { keepOutcome } from "./vm-action.ts";
 import { volumePrefixOf } from "./vm-record.ts";
-import { gone, hostOf, isOn, observe, VmInput, vmHost } from "./vm-steps.ts";
+import { cutPower, gone, hostOf, VmInput, vmHost } from "./vm-steps.ts";
 import { deleteVmRows, getVm, getVmWithParts, lockVm } from "./vm-store.ts";
 
 type Nothing = Record<string, never>;
@@ -23,9 +23,7 @@ export const vmDeleteKind: OperationKind<VmInput> = {
       name: "force-off",
       host: vmHost,
       async run(context) {
-        if (isOn((await observe(context))?.power)) {
-          await hostOf(context).forceOffDomain(context.operation.input.vmId, context.call);
-        }
+        await cutPower(context);
         return undefined;
       },
     }),

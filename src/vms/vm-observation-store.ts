@@ -68,27 +68,55 @@ export async function applySilence(tx: Tx, hostId: HostId): Promise<void> {
 const NOT_AT_WORK = Prisma.sql`NOT EXISTS (SELECT 1 FROM operation_subject s
   WHERE s.kind = 'vm' AND s.subject_id = vm.id AND s.unfinished AND s.active)`;
 
-/** True when a VM should have one of these domains, no operation works on it, and it is not known to be missing yet. */
-export async function isAnyMissed(tx: Tx, hostId: HostId, uuids: readonly string[]): Promise<boolean> {
-  if (uuids.length === 0) return false;
-  const rows = await tx.$queryRaw<{ id: string }[]>`
-    SELECT vm.id FROM vm
+const KNOWN_MISSING = Prisma.sql`vm.conditions @> '[{"type": "DomainMissing"}]'`;
+
+/** Those of these domains that VMs should have, on which no operation works and that are not known to be missing yet. */
+export async function shouldBeThere(
+  tx: Tx,
+  hostId: HostId,
+  uuids: readonly string[],
+): Promise<readonly string[]> {
+  if (uuids.length === 0) return [];
+  const rows = await tx.$queryRaw<{ uuid: string }[]>`
+    SELECT vm.domain_uuid AS uuid FROM vm
     WHERE vm.host_id = ${hostId}::uuid AND vm.domain_uuid = ANY(${[...uuids]}::text[]::uuid[]) AND vm.phase = 'ready'
-      AND NOT vm.conditions @> '[{"type": "DomainMissing"}]' AND ${NOT_AT_WORK}`;
-  return rows.length > 0;
+      AND NOT ${KNOWN_MISSING} AND ${NOT_AT_WORK}`;
+  return rows.map(({ uuid }) => uuid);
 }
 
 /**
- * Compares a host's VMs with a complete inventory: those that should have a domain and have none are off and carry
- * `DomainMissing`, until the domain is seen again. A failed create has none by right. VMs that an operation works on
- * are left to it.
+ * What a complete inventory that shows these domains would say of VMs by their absence; a failed create has none by right.
+ * VMs that an operation works on are left to it.
+ */
+const isMissed = (observedAt: Date): Prisma.Sql => Prisma.sql`
+  (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
+  AND (vm.phase IN ('ready', 'failed') AND vm.power <> 'off' OR vm.phase = 'ready' AND NOT ${KNOWN_MISSING})
+  AND ${NOT_AT_WORK}`;
+
+/** The domains that a host's VMs should have, or are not known to be without, and that are none of these. */
+export async function missedVms(
+  tx: Tx,
+  hostId: HostId,
+  present: readonly string[],
+  observedAt: Date,
+): Promise<readonly { readonly uuid: string; readonly known: boolean }[]> {
+  return await tx.$queryRaw`
+    SELECT vm.domain_uuid AS uuid, ${KNOWN_MISSING} AS known FROM vm
+    WHERE vm.host_id = ${hostId}::uuid AND NOT vm.domain_uuid = ANY(${[...present]}::text[]::uuid[])
+      AND ${isMissed(observedAt)}`;
+}
+
+/**
+ * The host has none of these domains: VMs that should have one are off and carry `DomainMissing`, until the domain is
+ * seen again.
  */
 export async function applyMissing(
   tx: Tx,
   hostId: HostId,
-  uuids: readonly string[],
+  gone: readonly string[],
   observedAt: Date,
 ): Promise<void> {
+  if (gone.length === 0) return;
   const missing: Condition = {
     type: "DomainMissing",
     reason: "NotInInventory",
@@ -97,14 +125,11 @@ export async function applyMissing(
   };
   await tx.$executeRaw`
     WITH changed AS (UPDATE vm SET power = 'off', power_reason = 'domainMissing', observed_at = ${observedAt},
-      conditions = vm.conditions || CASE WHEN vm.phase = 'ready' AND NOT vm.conditions @> '[{"type": "DomainMissing"}]'
+      conditions = vm.conditions || CASE WHEN vm.phase = 'ready' AND NOT ${KNOWN_MISSING}
         THEN ${JSON.stringify([missing])}::jsonb ELSE '[]' END
     FROM vm old
-    WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND NOT vm.domain_uuid = ANY(${[...uuids]}::text[]::uuid[])
-      AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
-      AND (vm.phase IN ('ready', 'failed') AND vm.power <> 'off'
-        OR vm.phase = 'ready' AND NOT vm.conditions @> '[{"type": "DomainMissing"}]')
-      AND ${NOT_AT_WORK}
+    WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND vm.domain_uuid = ANY(${[...gone]}::text[]::uuid[])
+      AND ${isMissed(observedAt)}
     ${CHANGED})
     ${TELL_CHANGED}`;
 }
@@ -159,10 +184,11 @@ export function seenWrites(
   { power, reason, observedAt }: Sighting,
   operationId: OperationId,
 ): StepWrites {
-  const isOn = power === "running" || power === "paused";
+  // What was saved comes back with the size that it had.
+  const keepsSize = power === "running" || power === "paused" || power === "saved";
   const parts = [
     Prisma.sql`before AS (
-      SELECT vm.id, vm.power, ${!isOn}::boolean OR vm.observed_generation = vm.generation AS settles,
+      SELECT vm.id, vm.power, ${!keepsSize}::boolean OR vm.observed_generation = vm.generation AS settles,
         (vm.spec->'cpu'->>'count')::int AS cpu_count, ${memoryWithOverheadSql(Prisma.sql`(vm.spec->>'memoryMib')::int`)} AS memory_mib,
         ${power}::text IS NOT NULL
           AND ((vm.power, vm.power_reason) IS DISTINCT FROM (${power}::text, ${reason}::text)

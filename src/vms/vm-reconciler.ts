@@ -1,20 +1,23 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
-import { applyMissing, applySeen, applySilence, isAnyMissed } from "./vm-observation-store.ts";
+import { applyMissing, applySeen, applySilence, missedVms, shouldBeThere } from "./vm-observation-store.ts";
 
 /**
  * Brings the inventory of VMs in line with what hosts show. It takes what was seen and nothing else: it never
  * concludes from what an operation meant to do. It repairs nothing on a host.
  */
 export const vmObservations: ObservationSink = {
-  async inventory(tx, hostId, inventory, observedAt) {
+  async inventory(tx, hostId, inventory, observedAt, proven) {
     await applySeen(tx, hostId, inventory.domains, observedAt);
     const uuids = inventory.domains.map(({ uuid }) => uuid);
-    await applyMissing(tx, hostId, uuids, observedAt);
+    const missed = await missedVms(tx, hostId, uuids, observedAt);
+    const gone = missed.filter(({ uuid, known }) => known || proven.includes(uuid)).map(({ uuid }) => uuid);
+    await applyMissing(tx, hostId, gone, observedAt);
+    return missed.map(({ uuid }) => uuid).filter((uuid) => !gone.includes(uuid));
   },
-  // One look that finds nothing is no proof that a domain is gone: the next complete inventory says so.
+  // One look that finds nothing is no proof that a domain is gone: a later complete inventory says so.
   async domains(tx, hostId, { seen, gone }, observedAt) {
     await applySeen(tx, hostId, seen, observedAt);
-    return await isAnyMissed(tx, hostId, gone);
+    return await shouldBeThere(tx, hostId, gone);
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);

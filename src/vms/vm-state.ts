@@ -2,7 +2,17 @@ import type { Condition, ConditionType, VmPhase, VmPower } from "./vm-record.ts"
 
 /** Pure rules on what a VM is: which actions its state allows, and which conditions it carries. */
 
-export const ACTIONS = ["start", "stop", "reboot", "reset", "pause", "resume", "delete"] as const;
+export const ACTIONS = [
+  "start",
+  "stop",
+  "reboot",
+  "reset",
+  "pause",
+  "resume",
+  "save",
+  "restore",
+  "delete",
+] as const;
 export type ActionName = (typeof ACTIONS)[number];
 
 /** Powers from which an action can do its work, or find that there is nothing to do. */
@@ -13,21 +23,34 @@ const FROM: Readonly<Record<ActionName, ReadonlySet<VmPower>>> = {
   reset: new Set(["running", "paused"]),
   pause: new Set(["running", "paused"]),
   resume: new Set(["paused", "running"]),
+  save: new Set(["running", "paused", "saved"]),
+  restore: new Set(["saved", "running"]),
   delete: new Set(["running", "paused", "saved", "off", "crashed", "unknown"]),
 };
 
 /** Powers in which an action would change nothing: allowed, but not worth offering. */
 const REACHED: Readonly<Record<ActionName, readonly VmPower[]>> = {
   start: ["running"],
+  // Of a saved one only a forced stop would take something away.
   stop: ["off", "saved"],
   reboot: [],
   reset: [],
   pause: ["paused"],
   resume: ["running"],
+  save: ["saved"],
+  restore: ["running"],
   delete: [],
 };
 
-const ONLY_READY: ReadonlySet<ActionName> = new Set(["start", "reboot", "reset", "pause", "resume"]);
+const ONLY_READY: ReadonlySet<ActionName> = new Set([
+  "start",
+  "reboot",
+  "reset",
+  "pause",
+  "resume",
+  "save",
+  "restore",
+]);
 
 /** Whether an action may run on a VM of this power and phase. Stop and delete are a way out of every state. */
 export function allows(

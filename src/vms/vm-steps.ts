@@ -1,5 +1,13 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import type { DomainSpec, HostConnection, ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
+import { ABSENCE_MS } from "../hosts/absence.ts";
+import {
+  type DomainSpec,
+  type HostConnection,
+  HypervisorError,
+  type ObservedDomain,
+  type ObservedPower,
+} from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { asId, type VmId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
@@ -34,9 +42,45 @@ export function gone(id: VmId): DroverError {
   return new DroverError("not_found", `The VM ${id} does not exist any more.`);
 }
 
-/** Looks at the VM's domain. */
+/** Limit of a step that writes or reads a guest's memory: a TiB at some 80 MiB a second. */
+export const MEMORY_LIMIT_SECONDS = 14_400;
+/** What does not move a guest's memory is answered by then, however long the step may last. */
+const ANSWER_LIMIT_MS = 60_000;
+const LOOK_AGAIN_MS = 500;
+
+/** The same with calls that end sooner. */
+export function answeredSoon<Context extends StepContext<VmInput>>(context: Context): Context {
+  const timeoutMs = Math.min(context.call.timeoutMs, ANSWER_LIMIT_MS);
+  return { ...context, call: { ...context.call, timeoutMs } };
+}
+
+/** Looks at the VM's domain. Null is no proof that there is none: see observeForCertain. */
 export async function observe(context: StepContext<VmInput>): Promise<ObservedDomain | null> {
-  return await hostOf(context).observeDomain(context.operation.input.vmId, context.call);
+  return await hostOf(context).observeDomain(context.operation.input.vmId, answeredSoon(context).call);
+}
+
+/** The same, but looks again for some seconds where no domain is seen: it may be on its way through a reboot. */
+export async function observeForCertain(context: StepContext<VmInput>): Promise<ObservedDomain | null> {
+  const until = performance.now() + ABSENCE_MS;
+  for (;;) {
+    const domain = await observe(context);
+    if (domain !== null || performance.now() >= until) return domain;
+    await sleep(LOOK_AGAIN_MS, undefined, { signal: context.signal });
+  }
+}
+
+/**
+ * Cuts the power of what is on; with `memory` saved memory is thrown away too. Where no domain is seen the host is asked
+ * nevertheless: it says that there is none, or that it is busy with it.
+ */
+export async function cutPower(context: StepContext<VmInput>, { memory = false } = {}): Promise<void> {
+  const domain = await observe(context);
+  if (domain !== null && !isOn(domain.power) && !(memory && domain.power === "saved")) return;
+  try {
+    await hostOf(context).forceOffDomain(context.operation.input.vmId, answeredSoon(context).call);
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || error.reason !== "not-found") throw error;
+  }
 }
 
 export function isOn(power: ObservedPower | null | undefined): boolean {
@@ -53,9 +97,12 @@ const Seen = z.object({
  * Looks at the domain: its power (null: there is none) and why. The result, given to `writeSeen`, becomes what the
  * inventory says; as the operation's result the client sees it too.
  */
-export async function look(context: StepContext<VmInput>): Promise<JsonObject> {
+export async function look(
+  context: StepContext<VmInput>,
+  see: typeof observe = observe,
+): Promise<JsonObject> {
   const observedAt = new Date().toISOString();
-  const domain = await observe(context);
+  const domain = await see(context);
   return { power: domain?.power ?? null, reason: domain?.reason ?? null, observedAt };
 }
 
@@ -70,12 +117,12 @@ export function sizeOf({ generation, spec }: Pick<VmRecord, "generation" | "spec
   return { generation, cpuCount: spec.cpu.count, memoryMib: spec.memoryMib };
 }
 
-/** The last step of what changes power: looks, and records what is there now. */
+/** The last step of what changes power: looks until it sees the domain, and records what is there now. */
 export function observeStep<Input extends VmInput>(): Step<Input> {
   return step<Input, JsonObject>({
     name: "observe",
     host: vmHost,
-    run: look,
+    run: (context) => look(context, observeForCertain),
     write: writeSeen,
   });
 }

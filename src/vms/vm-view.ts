@@ -75,7 +75,7 @@ function conditionsOf(vm: VmRecord, around: VmSurroundings): Condition[] {
       seenAt,
     );
   }
-  const on = vm.power === "running" || vm.power === "paused";
+  const on = vm.power === "running" || vm.power === "paused" || vm.power === "saved";
   if (on && vm.observedGeneration !== null && vm.observedGeneration < vm.generation) {
     add(
       "RestartRequired",

@@ -9,7 +9,9 @@ import {
   pauseVm,
   rebootVm,
   resetVm,
+  restoreVm,
   resumeVm,
+  saveVm,
   startVm,
   stopVm,
   updateHost,
@@ -117,7 +119,7 @@ describe("creating a VM", () => {
         operations: [],
       },
     });
-    expect(ready.status.allowedActions).toEqual(["stop", "reboot", "reset", "pause", "delete"]);
+    expect(ready.status.allowedActions).toEqual(["stop", "reboot", "reset", "pause", "save", "delete"]);
     expect(await reservationOf(vm.id)).toEqual({ cpuCount: 2, memoryMib: memoryWithOverhead(1024) });
   });
 
@@ -289,6 +291,79 @@ describe("the verbs", () => {
     const { db } = service.database;
     expect(await db.reservation.count({ where: { vmId: id } })).toBe(0);
     expect(await db.volume.count({ where: { vmId: id } })).toBe(0);
+  });
+
+  it("save a VM and bring it back as it was, by restore or by start", async () => {
+    const { client } = service;
+    const { id } = await addVm(service, "kept", ON_BIG);
+    const path = { vm: id };
+    const boots = async () => {
+      const log = await getVmConsoleLog({ client, path, parseAs: "text" });
+      return String(log.data).match(/DROVER-GUEST-UP/g)?.length;
+    };
+    const saved = await succeeds(saveVm({ client, path }));
+    expect(saved).toMatchObject({ spec: { runPolicy: "stopped" }, status: { power: "saved" } });
+    expect(saved.status.allowedActions).toEqual(["start", "restore", "delete"]);
+    expect((await succeeds(saveVm({ client, path }))).status.power).toBe("saved");
+    // A graceful stop leaves it: what it keeps is thrown away by force only.
+    expect((await succeeds(stopVm({ client, path, body: {} }))).status.power).toBe("saved");
+    const restored = await succeeds(restoreVm({ client, path }));
+    expect(restored).toMatchObject({ spec: { runPolicy: "running" }, status: { power: "running" } });
+    expect((await succeeds(restoreVm({ client, path }))).status.power).toBe("running");
+    await succeeds(pauseVm({ client, path }));
+    await succeeds(saveVm({ client, path }));
+    expect((await succeeds(startVm({ client, path }))).status.power).toBe("running");
+    expect(await boots()).toBe(1);
+    await succeeds(saveVm({ client, path }));
+    expect((await succeeds(stopVm({ client, path, body: { mode: "force" } }))).status.power).toBe("off");
+    for (const refused of [saveVm, restoreVm]) {
+      const { operation } = await ok(refused({ client, path }));
+      expect(await operationEnd(service, operation.id)).toMatchObject({
+        state: "failed",
+        error: { code: "invalid_state" },
+      });
+    }
+    await succeeds(startVm({ client, path }));
+    expect(await boots()).toBe(2);
+    await succeeds(saveVm({ client, path }));
+    await succeedsDelete(id);
+  });
+
+  it("keep the size of a saved VM for when it comes back, whatever its spec says meanwhile", async () => {
+    const { client } = service;
+    const { id } = await addVm(service, "shrinking-asleep", ON_BIG);
+    const path = { vm: id };
+    const before = await reservationOf(id);
+    await succeeds(saveVm({ client, path }));
+    await ok(updateVm({ client, path, body: { spec: { memoryMib: 64 } } }));
+    expect(await reservationOf(id)).toEqual(before);
+    const restored = await succeeds(startVm({ client, path }));
+    expect(restored.status.conditions.map(({ type }) => type)).toEqual(["RestartRequired"]);
+    expect(await reservationOf(id)).toEqual(before);
+    await succeeds(stopVm({ client, path, body: {} }));
+    expect((await succeeds(startVm({ client, path }))).status.conditions).toEqual([]);
+    expect((await reservationOf(id))?.memoryMib).toBe(memoryWithOverhead(64));
+  });
+
+  it("let a VM go on as it was when its save fails, and keep the memory when its restore does", async () => {
+    const { client } = service;
+    const uri = "sim+kvm://forgetful?cpus=4&memoryGib=4";
+    await addHost(service, "forgetful", uri);
+    const { id } = await addVm(service, "worried", { placement: { host: "forgetful" } });
+    const path = { vm: id };
+    // It takes effect, and nobody learns of it: what was saved is brought back.
+    await service.sim.loseNextAnswers(uri, "saveDomain", 5);
+    const failing = await ok(saveVm({ client, path }));
+    expect(await operationEnd(service, failing.operation.id)).toMatchObject({ state: "failed" });
+    await eventually(async () => (await vmNow(id)).status.power).toBe("running");
+    await succeeds(saveVm({ client, path }));
+    await service.sim.failNextCalls(uri, "startDomain", 5);
+    const { operation } = await ok(restoreVm({ client, path }));
+    expect(await operationEnd(service, operation.id)).toMatchObject({ state: "failed" });
+    expect((await vmNow(id)).status.power).toBe("saved");
+    expect((await succeeds(restoreVm({ client, path }))).status.power).toBe("running");
+    const log = await getVmConsoleLog({ client, path, parseAs: "text" });
+    expect(String(log.data).match(/DROVER-GUEST-UP/g)).toHaveLength(1);
   });
 
   it("are checked when their turn comes: start behind stop is fine, reboot of what is off is not", async () => {

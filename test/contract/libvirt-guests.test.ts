@@ -35,6 +35,24 @@ describe("a QEMU that hangs", () => {
   });
 });
 
+describe("a save that its caller gives up", () => {
+  it("is given up by a start, or comes to its end and is taken back by it", async () => {
+    const spec = await scene.define();
+    await scene.connection.startDomain(spec.uuid, call);
+    const power = async () => (await scene.connection.observeDomain(spec.uuid, call))?.power;
+    const giveUp = new AbortController();
+    const save = there(scene.connection.saveDomain);
+    const saved = save(spec.uuid, { ...call, signal: giveUp.signal }).catch((error: unknown) => error);
+    await vi.waitFor(async () => {
+      expect(await power()).not.toBe("running");
+    }, PATIENCE);
+    giveUp.abort();
+    await saved;
+    await vi.waitFor(() => scene.connection.startDomain(spec.uuid, call), PATIENCE);
+    expect(await power()).toBe("running");
+  });
+});
+
 describe("a qcow2 image", () => {
   it("is uploaded as it is, shows its own size, grows, and boots", async () => {
     const { disk } = await buildGuestImage();

@@ -27,6 +27,7 @@ describeDriverContract({
     "reboot",
     "reset",
     "pause",
+    "save",
     "consoleLog",
     "volumes",
     "directKernel",

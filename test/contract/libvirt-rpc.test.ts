@@ -171,6 +171,7 @@ describe("a mock domain", () => {
       await connection.call(rpc.domainReboot, { domain, flags: 0 });
       await understood(connection, rpc.domainReset, { domain, flags: 0 });
       await understood(connection, rpc.domainAbortJob, { domain });
+      await understood(connection, rpc.domainGetJobInfo, { domain });
       await connection.call(rpc.domainShutdownFlags, { domain, flags: 0 });
       expect(await connection.call(rpc.domainGetState, { domain, flags: 0 })).toMatchObject({ state: 5 });
     });

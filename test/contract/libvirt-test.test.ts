@@ -26,7 +26,7 @@ describeDriverContract({
   title: "libvirt's test driver",
   hypervisor: "kvm",
   guestType: "hvm",
-  declared: ["start", "stop", "gracefulStop", "reboot", "reset", "pause", "firmwareBios", "events"],
+  declared: ["start", "stop", "gracefulStop", "reboot", "reset", "pause", "save", "firmwareBios", "events"],
   setUp: async () => {
     const target: HostTarget = {
       uri: host.testUri,

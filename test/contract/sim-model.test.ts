@@ -56,6 +56,7 @@ function callsOf(
     resumeDomain: (uuid) => host.pause?.resumeDomain(uuid, anyCall()),
     rebootDomain: (uuid) => host.rebootDomain?.(uuid, anyCall()),
     resetDomain: (uuid) => host.resetDomain?.(uuid, anyCall()),
+    saveDomain: (uuid) => host.saveDomain?.(uuid, anyCall()),
   };
 }
 

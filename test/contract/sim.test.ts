@@ -67,7 +67,7 @@ for (const [hypervisor, guestType] of [
 async function setUp(hypervisor: Hypervisor, guestType: GuestType): Promise<ContractWorld> {
   const driver = createSimDriver({ databaseUrl: database.url });
   const target = {
-    uri: `sim+${hypervisor}://${guestType}?cpus=8&memoryGib=16&numa=2&guestStopMs=30`,
+    uri: `sim+${hypervisor}://${guestType}?cpus=8&memoryGib=16&numa=2&guestStopMs=30${hypervisor === "xen" ? "&rebootGapMs=200" : ""}`,
     credentials: {},
     accelerator: "auto",
     installationId: newId<InstallationId>(),

@@ -96,6 +96,7 @@ const MEMBERS = {
   pause: "pause",
   reboot: "rebootDomain",
   reset: "resetDomain",
+  save: "saveDomain",
   volumes: "volumes",
   consoleLog: "consoleLog",
 } as const;

@@ -36,6 +36,8 @@ async function readWorld(hosts: readonly KvmHost[]): Promise<World> {
       for (const uuid of (await host.virsh(["list", "--all", "--uuid", `--${state}`])).split("\n"))
         if (uuid !== "") domains.set(uuid, power);
     }
+    for (const uuid of (await host.virsh(["list", "--all", "--uuid", "--with-managed-save"])).split("\n"))
+      if (domains.get(uuid) === "off") domains.set(uuid, "saved");
     // The files themselves, for a pool's list may be old.
     for (const name of await readdir(host.poolDir)) {
       const log = CONSOLE_LOG.exec(name)?.[1];

@@ -1,3 +1,4 @@
+import { asId, type VmId } from "../../src/lib/ids.ts";
 import { vmActions } from "../../src/vms/actions/index.ts";
 import { type ActionName, allowedActions } from "../../src/vms/vm-state.ts";
 import type { Caller, Change } from "./caller.ts";
@@ -38,6 +39,18 @@ const nothing = (): Promise<void> => Promise.resolve();
 
 /** A create that does not start has a step that others leave out. */
 const STOPPED_CREATE = "vm.create stopped";
+/** What is saved comes back, and goes back, by other calls than what is off. */
+const SAVED_START = "vm.start saved";
+/** Scenes of a kind beside the one of its own name. */
+const FURTHER: Readonly<Record<string, readonly string[]>> = {
+  "vm.create": [STOPPED_CREATE],
+  "vm.start": [SAVED_START],
+};
+
+/** Bodies of actions whose defaults leave a step without work. */
+const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
+/** From which VMs are acted on. */
+const POWERS = ["off", "running", "paused", "saved"] as const;
 
 const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "host.register": {
@@ -66,6 +79,7 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   },
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
+  [SAVED_START]: actionScene("start", "saved"),
   "vm.delete": {
     input: {},
     prepare: (stage, place) => makeVm(stage, place, "running"),
@@ -73,12 +87,9 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   },
 };
 
-/** Bodies of actions whose defaults leave a step without work. */
-const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
-
-/** The names of a kind's scenes: more than one where no input has all of its steps. */
+/** The names of a kind's scenes: more than one where no input or state of a VM has all of its steps' work. */
 export function scenesOf(kind: string): readonly string[] {
-  return kind === "vm.create" ? [kind, STOPPED_CREATE] : [kind];
+  return [kind, ...(FURTHER[kind] ?? [])];
 }
 
 /** The inputs of a kind's scenes. */
@@ -89,7 +100,7 @@ export function inputsOf(kind: string): readonly { readonly scene: string; reado
 /** A scene by its name; those of VM actions follow from the list of actions. Throws for a kind that has none. */
 export function sceneOf(name: string): Scene {
   const action = vmActions.find((candidate) => candidate.kind.name === name);
-  if (action !== undefined) return actionScene(action);
+  if (action !== undefined) return actionScene(action.name);
   const scene = OTHER_SCENES[name];
   if (scene === undefined) throw new Error(`the operation kind ${name} needs a scene in ${import.meta.url}`);
   return scene;
@@ -103,14 +114,16 @@ function createScene(runPolicy: "running" | "stopped"): Scene {
   };
 }
 
-function actionScene({ name, inputFor }: (typeof vmActions)[number]): Scene {
-  const power = (["off", "running", "paused"] as const).find((candidate) =>
-    allowedActions({ phase: "ready", power: candidate }).includes(name),
-  );
-  if (power === undefined) throw new Error(`no power from which the action ${name} does anything`);
+/** An action on a VM of this power; without: the first from which it does anything. */
+function actionScene(name: ActionName, from?: (typeof POWERS)[number]): Scene {
+  const power =
+    from ?? POWERS.find((candidate) => allowedActions({ phase: "ready", power: candidate }).includes(name));
+  const action = vmActions.find((candidate) => candidate.name === name);
+  if (power === undefined || action === undefined)
+    throw new Error(`no power from which the action ${name} does anything`);
   const body = BODIES[name] ?? {};
   return {
-    input: inputFor("00000000-0000-4000-8000-000000000000" as Parameters<typeof inputFor>[0], body),
+    input: action.inputFor(asId<VmId>("00000000-0000-4000-8000-000000000000"), body),
     prepare: (stage, place) => makeVm(stage, place, power),
     request: (_stage, place) => ({ method: "POST", path: `/v1/vms/${place.name}/${name}`, body }),
   };
@@ -128,10 +141,11 @@ function createRequest({ name, host }: Place, runPolicy: "running" | "stopped"):
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
 }
 
-async function makeVm(stage: Stage, place: Place, power: "off" | "running" | "paused"): Promise<void> {
+async function makeVm(stage: Stage, place: Place, power: (typeof POWERS)[number]): Promise<void> {
   await stage.call.done(createRequest(place, power === "off" ? "stopped" : "running"));
   const { id } = (await stage.call.read(`/v1/vms/${place.name}`)) as { readonly id: string };
   await stage.deafen(id, place.host);
-  if (power === "paused")
-    await stage.call.done({ method: "POST", path: `/v1/vms/${place.name}/pause`, body: {} });
+  const verb = { off: null, running: null, paused: "pause", saved: "save" }[power];
+  if (verb !== null)
+    await stage.call.done({ method: "POST", path: `/v1/vms/${place.name}/${verb}`, body: {} });
 }

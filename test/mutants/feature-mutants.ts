@@ -95,15 +95,42 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/vms/vm-reconciler.ts",
-        find: "return await isAnyMissed(tx, hostId, gone);",
+        find: "return await shouldBeThere(tx, hostId, gone);",
         replace:
-          "if (gone.length > 0) await applyMissing(tx, hostId, [], observedAt); return await isAnyMissed(tx, hostId, gone);",
+          "await applyMissing(tx, hostId, gone, observedAt); return await shouldBeThere(tx, hostId, gone);",
       },
     ],
     test: {
       file: "test/db/vms/reconciler.test.ts",
       title: "that there is none is for the next inventory to say",
     },
+  },
+  {
+    name: "absent-once-is-gone",
+    breaks: "a VM whose domain is not seen for a moment, as in a reboot on Xen",
+    edits: [
+      {
+        file: "src/vms/vm-reconciler.ts",
+        find: "known || proven.includes(uuid)",
+        replace: "known || proven.length >= 0",
+      },
+    ],
+    test: {
+      file: "test/db/vms/reconciler.test.ts",
+      title: "takes nothing for missing that was not seen once",
+    },
+  },
+  {
+    name: "undo-of-start-throws-memory-away",
+    breaks: "the saved memory of a VM whose restore failed half-way",
+    edits: [
+      {
+        file: "src/vms/actions/start.ts",
+        find: "if (wasSaved) await saveMemory(context);\n  else await",
+        replace: "await",
+      },
+    ],
+    test: { file: "test/unit/vms/start-undo.test.ts", title: "saves again what was saved" },
   },
   {
     name: "old-look-overwrites",

@@ -10,6 +10,7 @@ import { changesDefinition, toHostEvent } from "./events.ts";
 import type { HostContext, LibvirtDriverType } from "./host-context.ts";
 import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
+import { save } from "./managed-save.ts";
 import { type Platform, readPlatform } from "./platform.ts";
 import { probe } from "./probe.ts";
 import type { OpenConnection } from "./side-connections.ts";
@@ -47,6 +48,7 @@ export function hostConnection({ main, open, target, driverType }: ConnectionPar
     },
     rebootDomain: (uuid, call) => domains.reboot(host, uuid, call),
     resetDomain: (uuid, call) => domains.reset(host, uuid, call),
+    saveDomain: (uuid, call) => save(host, uuid, call),
     ...(driverType === "TEST" ? {} : { volumes: volumeAbility(lanes), consoleLog: consoleLogAbility(host) }),
     ...lifecycleOf(main, lanes),
   };

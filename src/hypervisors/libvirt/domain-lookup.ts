@@ -71,7 +71,7 @@ export function observed(
   return { uuid, name, power, reason, autostart, ...facts };
 }
 
-async function hasManagedSave(calls: HostCalls, domain: Domain, call: Call): Promise<boolean> {
+export async function hasManagedSave(calls: HostCalls, domain: Domain, call: Call): Promise<boolean> {
   const { result } = await calls.read(domainHasManagedSaveImage, { domain, flags: 0 }, call);
   return result === 1;
 }
@@ -91,6 +91,8 @@ export interface OwnDomain {
   readonly domain: Domain;
   readonly state: DomainState;
   readonly active: boolean;
+  /** It is off, and libvirt keeps its memory. */
+  readonly saved: boolean;
 }
 
 /**
@@ -105,12 +107,14 @@ export async function findOwnDomain(
 ): Promise<OwnDomain> {
   const domain = await findDomain(reader.calls, uuid, call);
   if (domain === null) throw new HypervisorError("not-found", `the host has no domain ${uuid}`);
-  const [state, facts] = await Promise.all([
+  const [state, facts, hasImage] = await Promise.all([
     readState(reader.calls, domain, call),
     readFacts(reader, domain, call),
+    hasManagedSave(reader.calls, domain, call),
   ]);
   requireOwn(domain, facts, installationId);
-  return { domain, state, active: isActive(state) };
+  const active = isActive(state);
+  return { domain, state, active, saved: !active && hasImage };
 }
 
 export function requireOwn(domain: Domain, facts: DomainFacts, installationId: InstallationId): void {

@@ -5,6 +5,7 @@ import {
   domainDefineXmlFlags,
   domainDestroyFlags,
   domainLookupByName,
+  domainManagedSaveRemove,
   domainReboot,
   domainReset,
   domainResume,
@@ -16,6 +17,7 @@ import { type Call, type DomainSpec, HypervisorError } from "../hypervisor.ts";
 import {
   findDomain,
   findOwnDomain,
+  hasManagedSave,
   type OwnDomain,
   readFacts,
   readState,
@@ -24,6 +26,7 @@ import {
 import { domainXml } from "./domain-xml.ts";
 import { isInvalidState, isNotFound } from "./errors.ts";
 import type { HostContext } from "./host-context.ts";
+import { giveUpSaving } from "./managed-save.ts";
 import { isActive, isPaused, isRunning } from "./power.ts";
 import { resolvePaths } from "./spec-paths.ts";
 
@@ -70,11 +73,15 @@ async function findByName(host: HostContext, name: string, call: Call): Promise<
 }
 
 export async function start(host: HostContext, uuid: string, call: Call): Promise<void> {
-  const { domain, active } = await own(host, uuid, call);
-  if (active) return;
+  const { domain, state, active, saved } = await own(host, uuid, call);
+  if (active) {
+    await giveUpSaving(host, domain, state, call);
+    return;
+  }
   try {
+    // With saved memory it is read back, which takes its time.
     await changeUnless(host, domain, isActive, call, () =>
-      host.calls.change(domainCreateWithFlags, { domain, flags: 0 }, call),
+      host.calls[saved ? "changeSlowly" : "change"](domainCreateWithFlags, { domain, flags: 0 }, call),
     );
   } catch (error) {
     throw startFailure(error);
@@ -99,11 +106,15 @@ export async function requestShutdown(host: HostContext, uuid: string, call: Cal
 }
 
 export async function forceOff(host: HostContext, uuid: string, call: Call): Promise<void> {
-  const { domain, active } = await own(host, uuid, call);
-  if (!active) return;
-  await changeUnless(host, domain, isInactive, call, () =>
-    host.calls.change(domainDestroyFlags, { domain, flags: 0 }, call),
-  );
+  const { domain, active, saved } = await own(host, uuid, call);
+  if (active) {
+    await changeUnless(host, domain, isInactive, call, () =>
+      host.calls.change(domainDestroyFlags, { domain, flags: 0 }, call),
+    );
+  }
+  // A save that was under way may have come to its end first.
+  if (active ? await hasManagedSave(host.calls, domain, call) : saved)
+    await host.calls.change(domainManagedSaveRemove, { domain, flags: 0 }, call);
 }
 
 export async function remove(host: HostContext, uuid: string, call: Call): Promise<void> {

@@ -148,6 +148,11 @@ export function isInvalidState(error: unknown): boolean {
   return error instanceof HypervisorError && error.reason === "invalid-state";
 }
 
+/** True for an error that says that another call on the domain is not done. */
+export function isBusy(error: unknown): boolean {
+  return error instanceof HypervisorError && error.reason === "busy";
+}
+
 /** True for an error that says that the driver or the daemon has no such ability. */
 export function isUnsupported(error: unknown): boolean {
   return error instanceof HypervisorError && error.reason === "unsupported";

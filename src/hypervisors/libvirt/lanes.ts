@@ -5,6 +5,8 @@ import { type OpenConnection, SideConnections } from "./side-connections.ts";
 
 /** Changes of one host under way at once; libvirtd has 20 workers for all of its clients. */
 const MAX_CHANGES = 8;
+/** Changes that last as long as a guest's memory takes to be written or read: the disk of the host is what they share. */
+const MAX_SLOW = 3;
 const MAX_STREAMS = 4;
 
 /** Calls to a host. They reject with HypervisorError, or with what `beforeSend` threw. */
@@ -13,6 +15,8 @@ export interface HostCalls {
   read<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result>;
   /** A call that can change the host. */
   change<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result>;
+  /** A change that may take minutes: it holds up other slow ones only. */
+  changeSlowly<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result>;
   /** Work on a stream, with a connection to itself. */
   stream<Result>(call: Call, work: (connection: LibvirtConnection) => Promise<Result>): Promise<Result>;
 }
@@ -24,11 +28,13 @@ export interface HostCalls {
 export class Lanes implements HostCalls {
   readonly #main: LibvirtConnection;
   readonly #changes: SideConnections;
+  readonly #slow: SideConnections;
   readonly #streams: SideConnections;
 
   constructor(main: LibvirtConnection, open: OpenConnection) {
     this.#main = main;
     this.#changes = new SideConnections(open, MAX_CHANGES);
+    this.#slow = new SideConnections(open, MAX_SLOW);
     this.#streams = new SideConnections(open, MAX_STREAMS);
   }
 
@@ -45,12 +51,17 @@ export class Lanes implements HostCalls {
     return this.#use(this.#changes, call, (connection) => connection.call(procedure, args, call));
   }
 
+  changeSlowly<Args, Result>(procedure: Procedure<Args, Result>, args: Args, call: Call): Promise<Result> {
+    return this.#use(this.#slow, call, (connection) => connection.call(procedure, args, call));
+  }
+
   stream<Result>(call: Call, work: (connection: LibvirtConnection) => Promise<Result>): Promise<Result> {
     return this.#use(this.#streams, call, work);
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#changes.close(), this.#streams.close(), this.#main.close()]);
+    const ways = [this.#changes, this.#slow, this.#streams, this.#main];
+    await Promise.all(ways.map((way) => way.close()));
   }
 
   async #use<Result>(

@@ -19,6 +19,7 @@ const MOCK_CAPABILITIES: readonly Capability[] = [
   "reboot",
   "reset",
   "pause",
+  "save",
   "firmwareBios",
   "events",
 ];

@@ -20,6 +20,7 @@ export const SIM_CALLS = [
   "resumeDomain",
   "rebootDomain",
   "resetDomain",
+  "saveDomain",
   "observeVolume",
   "createVolume",
   "uploadVolume",

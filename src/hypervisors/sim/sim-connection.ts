@@ -11,10 +11,11 @@ import {
 } from "../hypervisor.ts";
 import type { SimCalls } from "./sim-calls.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
+import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
 import { memoryMibOf, SIM_POOL, simHostFacts, simNetworks, simUuid } from "./sim-facts.ts";
 import type { SimLife } from "./sim-life.ts";
-import { POWER_RULES, type PowerCall } from "./sim-power.ts";
+import { POWER_RULES, type PowerCall, type PowerRule } from "./sim-power.ts";
 import {
   type ConsoleRow,
   type DomainRow,
@@ -54,9 +55,11 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     },
     async observeDomain(uuid, call): Promise<ObservedDomain | null> {
       const { domain } = await calls.read<DomainRow>("observeDomain", READ_DOMAIN, [uuid], call);
-      return domain === null ? null : observedDomainOf(domain);
+      if (domain !== null) return observedDomainOf(domain);
+      return domain0Of(settings).find((own) => own.uuid === uuid) ?? null;
     },
     async defineDomain(spec, call) {
+      refuseDomain0(settings, spec.uuid);
       requireOwn(spec, target);
       const definition = definitionOf(spec, settings.hypervisor);
       const args = [spec.uuid, spec.name, spec.installationId, spec.uuid, JSON.stringify(definition)];
@@ -66,6 +69,7 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     requestShutdown: (uuid, call) => changePower("requestShutdown", uuid, call),
     forceOffDomain: (uuid, call) => changePower("forceOffDomain", uuid, call),
     async removeDomain(uuid, call) {
+      refuseDomain0(settings, uuid);
       await calls.change("removeDomain", "remove_domain", [uuid, target.installationId], call);
     },
     watch: (listener) => watch(parts, listener),
@@ -86,6 +90,7 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     },
     rebootDomain: (uuid, call) => changePower("rebootDomain", uuid, call),
     resetDomain: (uuid, call) => changePower("resetDomain", uuid, call),
+    saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
     consoleLog: consoleLogOf(calls, target),
   };
@@ -96,20 +101,30 @@ class ClosedByUs extends HypervisorError {}
 
 function powerChanger({ settings, target, calls, settleLater }: SimConnectionParts) {
   return async (kind: PowerCall, uuid: string, call: Call): Promise<void> => {
-    // Of Xen's guests only fully virtual ones have a reset button.
-    const isLimited = settings.hypervisor === "xen" && kind === "resetDomain";
-    const rule = isLimited ? { ...POWER_RULES[kind], guestTypes: ["hvm"] } : POWER_RULES[kind];
+    refuseDomain0(settings, uuid);
+    const rule = { ...POWER_RULES[kind], ...ownRuleOf(settings, kind) };
     const afterMs = kind === "requestShutdown" ? settings.guestStopMs : 0;
-    const args = [uuid, target.installationId, JSON.stringify(rule), memoryMibOf(settings), afterMs];
+    const args = [uuid, target.installationId, JSON.stringify(rule), guestMemoryMibOf(settings), afterMs];
     await calls.change(kind, "change_power", args, call);
     if (afterMs > 0) settleLater(uuid, afterMs);
   };
 }
 
+/** What of a call is this host's own. */
+function ownRuleOf({ hypervisor, rebootGapMs }: SimSettings, kind: PowerCall): Partial<PowerRule> {
+  if (kind === "rebootDomain") return { absentMs: rebootGapMs };
+  // Of Xen's guests only fully virtual ones have a reset button.
+  return hypervisor === "xen" && kind === "resetDomain" ? { guestTypes: ["hvm"] } : {};
+}
+
+function guestMemoryMibOf(settings: SimSettings): number {
+  return memoryMibOf(settings) - ownMemoryMibOf(settings);
+}
+
 function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
   const capacityBytes = simPoolBytes(settings);
   return {
-    domains: row.domains.map(observedDomainOf),
+    domains: [...domain0Of(settings), ...row.domains.map(observedDomainOf)],
     networks: simNetworks(settings),
     pools: [
       {
@@ -122,7 +137,7 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
         availableBytes: Math.max(0, capacityBytes - row.takenBytes),
       },
     ],
-    memoryFreeMib: Math.max(0, memoryMibOf(settings) - row.usedMemoryMib),
+    memoryFreeMib: Math.max(0, guestMemoryMibOf(settings) - row.usedMemoryMib),
   };
 }
 

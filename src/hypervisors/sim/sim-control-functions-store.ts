@@ -75,7 +75,7 @@ BEGIN
   IF d.power = p_power THEN RETURN; END IF;
   CASE p_power
     WHEN 'running' THEN PERFORM sim.set_power(d, 'running', 'booted', 'started',
-      CASE WHEN d.power = 'paused' THEN NULL ELSE 'boot' END);
+      CASE WHEN d.power IN ('paused', 'saved') THEN NULL ELSE 'boot' END);
     WHEN 'paused' THEN PERFORM sim.set_power(d, 'paused', 'user', 'suspended', NULL);
     WHEN 'off' THEN PERFORM sim.set_power(d, 'off', 'destroyed', 'stopped', NULL);
     ELSE RAISE EXCEPTION 'a domain can be set to running, paused or off, not to %', p_power;

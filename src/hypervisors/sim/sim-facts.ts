@@ -22,6 +22,7 @@ const KVM_HVM: readonly Capability[] = [
   "reboot",
   "reset",
   "pause",
+  "save",
   "consoleLog",
   "volumes",
   "directKernel",

@@ -58,13 +58,20 @@ CREATE FUNCTION sim.set_power(d sim.domain, p_power text, p_reason text, p_event
 LANGUAGE plpgsql AS $$
 DECLARE ends boolean := p_power IN ('off', 'crashed');
 BEGIN
-  UPDATE sim.domain SET power = p_power, reason = p_reason, stops_at = NULL,
+  UPDATE sim.domain SET power = p_power, reason = p_reason, stops_at = NULL, absent_until = NULL,
     cpu_count = CASE WHEN ends THEN (definition->>'cpuCount')::integer ELSE cpu_count END,
     memory_mib = CASE WHEN ends THEN (definition->>'memoryMib')::integer ELSE memory_mib END
   WHERE host_id = d.host_id AND uuid = d.uuid;
   IF p_console IS NOT NULL THEN PERFORM sim.write_console(d.host_id, d.uuid, p_console, d.definition); END IF;
   PERFORM sim.tell(d.host_id, d.uuid, p_event);
 END $$;
+
+-- Why nothing can be done to a domain at this moment: it reboots, and the host makes it anew.
+CREATE FUNCTION sim.if_absent(d sim.domain, p_answer sim.answer) RETURNS sim.answer LANGUAGE sql AS $$
+  SELECT CASE WHEN d.absent_until > clock_timestamp()
+    THEN sim.refusal(p_answer, 'busy', format('domain %s is being rebooted: it is made anew', d.name))
+    ELSE p_answer END
+$$;
 
 -- Writes down that a guest has stopped whose time to stop is over. True when there was something to write.
 CREATE FUNCTION sim.settle_domain(p_host integer, p_uuid uuid) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -118,6 +125,8 @@ BEGIN
   IF d.installation_id IS DISTINCT FROM p_installation THEN
     RETURN sim.refusal(a, 'foreign', format('domain %s is not ours: it is left alone', d.name));
   END IF;
+  a := sim.if_absent(d, a);
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
   IF p_rule ? 'guestTypes' AND NOT p_rule->'guestTypes' ? (d.definition->>'guestType') THEN
     RETURN sim.refusal(a, 'unsupported', format('guests of type %s cannot do this', d.definition->>'guestType'));
   END IF;
@@ -125,6 +134,7 @@ BEGIN
     PERFORM sim.settle_domain(p_host, p_uuid);
     SELECT * INTO d FROM sim.domain WHERE host_id = p_host AND uuid = p_uuid;
   END IF;
+  IF d.power = 'saved' THEN p_rule := p_rule || coalesce(p_rule->'fromSaved', '{}'); END IF;
   IF p_rule->'keeps' ? d.power THEN RETURN a; END IF;
   IF NOT p_rule->'from' ? d.power THEN
     RETURN sim.refusal(a, 'invalid-state', format('domain %s is %s', d.name, d.power));
@@ -140,6 +150,10 @@ BEGIN
   ELSE
     PERFORM sim.set_power(d, coalesce(p_rule->>'to', d.power), p_rule->>'reason', p_rule->>'event', p_rule->>'console');
   END IF;
+  IF (p_rule->>'absentMs')::integer > 0 THEN
+    UPDATE sim.domain SET absent_until = clock_timestamp() + (p_rule->>'absentMs')::integer * interval '1 millisecond'
+    WHERE host_id = p_host AND uuid = p_uuid;
+  END IF;
   RETURN a;
 END $$;
 
@@ -154,6 +168,8 @@ BEGIN
   IF FOUND AND d.installation_id IS DISTINCT FROM p_installation THEN
     RETURN sim.refusal(a, 'foreign', format('domain %s is not ours: it is left alone', d.name));
   END IF;
+  a := sim.if_absent(d, a);
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
   IF EXISTS (SELECT FROM sim.domain WHERE host_id = p_host AND name = p_name AND uuid <> p_uuid) THEN
     RETURN sim.refusal(a, 'already-exists', format('the host has another domain named %s', p_name));
   END IF;
@@ -161,8 +177,8 @@ BEGIN
   VALUES (p_host, p_uuid, p_name, 'off', (p_definition->>'cpuCount')::integer, (p_definition->>'memoryMib')::integer,
     p_definition, p_installation, p_vm)
   ON CONFLICT (host_id, uuid) DO UPDATE SET name = EXCLUDED.name, definition = EXCLUDED.definition,
-    cpu_count = CASE WHEN t.power IN ('running', 'paused') THEN t.cpu_count ELSE EXCLUDED.cpu_count END,
-    memory_mib = CASE WHEN t.power IN ('running', 'paused') THEN t.memory_mib ELSE EXCLUDED.memory_mib END;
+    cpu_count = CASE WHEN t.power IN ('running', 'paused', 'saved') THEN t.cpu_count ELSE EXCLUDED.cpu_count END,
+    memory_mib = CASE WHEN t.power IN ('running', 'paused', 'saved') THEN t.memory_mib ELSE EXCLUDED.memory_mib END;
   PERFORM sim.tell(p_host, p_uuid, 'defined');
   RETURN a;
 END $$;
@@ -179,6 +195,8 @@ BEGIN
   IF d.installation_id IS DISTINCT FROM p_installation THEN
     RETURN sim.refusal(a, 'foreign', format('domain %s is not ours: it is left alone', d.name));
   END IF;
+  a := sim.if_absent(d, a);
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
   PERFORM FROM sim.domain_now WHERE host_id = p_host AND uuid = p_uuid AND power IN ('running', 'paused');
   IF FOUND THEN RETURN sim.refusal(a, 'invalid-state', format('domain %s is %s', d.name, d.power)); END IF;
   DELETE FROM sim.domain WHERE host_id = p_host AND uuid = p_uuid;

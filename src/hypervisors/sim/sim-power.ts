@@ -8,7 +8,8 @@ export type PowerCall =
   | "pauseDomain"
   | "resumeDomain"
   | "rebootDomain"
-  | "resetDomain";
+  | "resetDomain"
+  | "saveDomain";
 
 /** What a power call does, by the state that it finds. A state in neither list is refused with `invalid-state`. */
 export interface PowerRule {
@@ -30,6 +31,10 @@ export interface PowerRule {
   readonly admits: boolean;
   /** Guest types that have this at all; without: every one. */
   readonly guestTypes?: readonly GuestType[];
+  /** What is otherwise where it finds a guest whose memory was saved. */
+  readonly fromSaved?: Pick<PowerRule, "reason" | "console">;
+  /** How long no domain is seen afterwards, in milliseconds. */
+  readonly absentMs?: number;
 }
 
 const OFF: readonly ObservedPower[] = ["off", "crashed", "saved"];
@@ -46,6 +51,7 @@ export const POWER_RULES: Readonly<Record<PowerCall, PowerRule>> = {
     event: "started",
     console: "boot",
     admits: true,
+    fromSaved: { reason: "restored", console: null },
   },
   // A paused guest hears nothing: the request is taken and comes to nothing.
   requestShutdown: {
@@ -58,7 +64,14 @@ export const POWER_RULES: Readonly<Record<PowerCall, PowerRule>> = {
     console: "power-down",
     asksGuest: true,
   },
-  forceOffDomain: { ...quiet, from: ON, keeps: OFF, to: "off", reason: "destroyed", event: "stopped" },
+  forceOffDomain: {
+    ...quiet,
+    from: [...ON, "saved"],
+    keeps: ["off", "crashed"],
+    to: "off",
+    reason: "destroyed",
+    event: "stopped",
+  },
   pauseDomain: {
     ...quiet,
     from: ["running"],
@@ -94,4 +107,5 @@ export const POWER_RULES: Readonly<Record<PowerCall, PowerRule>> = {
     event: "rebooted",
     console: "boot",
   },
+  saveDomain: { ...quiet, from: ON, keeps: ["saved"], to: "saved", reason: "saved", event: "stopped" },
 };

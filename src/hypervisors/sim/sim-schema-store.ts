@@ -76,6 +76,15 @@ CREATE VIEW sim.domain_now AS
 `,
   // How often connections to the host have been broken: one that was opened since is not meant.
   "ALTER TABLE sim.host ADD COLUMN breaks integer NOT NULL DEFAULT 0",
+  // Until when nobody sees the domain: its guest reboots, and the host makes it anew.
+  `
+ALTER TABLE sim.domain ADD COLUMN absent_until timestamptz;
+CREATE OR REPLACE VIEW sim.domain_now AS
+  SELECT host_id, uuid, name, cpu_count, memory_mib, installation_id, vm_id, autostart,
+    CASE WHEN stops_at <= clock_timestamp() THEN 'off' ELSE power END AS power,
+    CASE WHEN stops_at <= clock_timestamp() THEN 'shutdown' ELSE reason END AS reason
+  FROM sim.domain WHERE absent_until IS NULL OR absent_until <= clock_timestamp();
+`,
 ];
 
 const DROP_FUNCTIONS = `

@@ -15,6 +15,8 @@ export interface SimSettings {
   readonly latencyMs: number;
   /** From a request for shutdown to the guest being off. */
   readonly guestStopMs: number;
+  /** From a guest's reboot until its domain is seen again: on Xen it is another one, of the same name and UUID. */
+  readonly rebootGapMs: number;
   /** Share of calls, 0 to 1, that fail before they do anything. */
   readonly failRate: number;
   /** Share of calls that never answer. */
@@ -31,7 +33,7 @@ interface Rule {
   readonly kind: "integer" | "share";
   readonly min: number;
   readonly max: number;
-  readonly byDefault: number;
+  readonly byDefault: number | Readonly<Record<Hypervisor, number>>;
 }
 
 const share: Rule = { kind: "share", min: 0, max: 1, byDefault: 0 };
@@ -45,6 +47,8 @@ const RULES: Readonly<Record<Parameter, Rule>> = {
   poolGib: { kind: "integer", min: 1, max: 1_048_576, byDefault: 1024 },
   latencyMs: { kind: "integer", min: 0, max: HOUR_MS, byDefault: 0 },
   guestStopMs: { kind: "integer", min: 0, max: HOUR_MS, byDefault: 0 },
+  // As recorded on Xen 4.17.
+  rebootGapMs: { kind: "integer", min: 0, max: HOUR_MS, byDefault: { kvm: 0, xen: 2000 } },
   failRate: share,
   hangRate: share,
   loseAnswerRate: share,
@@ -80,18 +84,20 @@ export function parseSimUri(uri: string): SimSettings | { readonly error: string
   }
   const given = parseQuery(query);
   if ("error" in given) return given;
+  const valueOf = (key: Parameter): number => given.values.get(key) ?? defaultOf(key, hypervisor);
   const settings: SimSettings = {
     hypervisor,
     name,
-    cpus: valueOf("cpus", given.values),
-    memoryGib: valueOf("memoryGib", given.values),
-    numa: valueOf("numa", given.values),
-    poolGib: valueOf("poolGib", given.values),
-    latencyMs: valueOf("latencyMs", given.values),
-    guestStopMs: valueOf("guestStopMs", given.values),
-    failRate: valueOf("failRate", given.values),
-    hangRate: valueOf("hangRate", given.values),
-    loseAnswerRate: valueOf("loseAnswerRate", given.values),
+    cpus: valueOf("cpus"),
+    memoryGib: valueOf("memoryGib"),
+    numa: valueOf("numa"),
+    poolGib: valueOf("poolGib"),
+    latencyMs: valueOf("latencyMs"),
+    guestStopMs: valueOf("guestStopMs"),
+    rebootGapMs: valueOf("rebootGapMs"),
+    failRate: valueOf("failRate"),
+    hangRate: valueOf("hangRate"),
+    loseAnswerRate: valueOf("loseAnswerRate"),
     seed: given.values.get("seed") ?? null,
   };
   const error = contradictionIn(settings);
@@ -100,17 +106,18 @@ export function parseSimUri(uri: string): SimSettings | { readonly error: string
 
 /** The same settings as a URI with its parameters in a fixed order and without those that say the default. */
 export function canonicalSimUri(settings: SimSettings): string {
-  const query = Object.entries(RULES).flatMap(([key, rule]) => {
-    const value = settings[key as Parameter];
-    const isDefault = key === "seed" ? value === null : value === rule.byDefault;
+  const query = (Object.keys(RULES) as Parameter[]).flatMap((key) => {
+    const value = settings[key];
+    const isDefault = key === "seed" ? value === null : value === defaultOf(key, settings.hypervisor);
     return isDefault ? [] : [`${key}=${value ?? 0}`];
   });
   const base = `sim+${settings.hypervisor}://${settings.name}`;
   return query.length === 0 ? base : `${base}?${query.join("&")}`;
 }
 
-function valueOf(key: Parameter, values: ReadonlyMap<string, number>): number {
-  return values.get(key) ?? RULES[key].byDefault;
+function defaultOf(key: Parameter, hypervisor: Hypervisor): number {
+  const { byDefault } = RULES[key];
+  return typeof byDefault === "number" ? byDefault : byDefault[hypervisor];
 }
 
 function parseQuery(

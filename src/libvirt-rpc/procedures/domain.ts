@@ -100,6 +100,26 @@ export const domainHasManagedSaveImage = remote(
 export const domainManagedSave = remoteVoid("domainManagedSave", 182, withFlags);
 export const domainManagedSaveRemove = remoteVoid("domainManagedSaveRemove", 184, withFlags);
 export const domainAbortJob = remoteVoid("domainAbortJob", 164, onlyDomain);
+/** `type` is a virDomainJobType: 0 when no job is under way. Times in ms, the rest in bytes. */
+export const domainGetJobInfo = remote(
+  "domainGetJobInfo",
+  163,
+  onlyDomain,
+  struct({
+    type: int,
+    timeElapsed: uhyper,
+    timeRemaining: uhyper,
+    dataTotal: uhyper,
+    dataProcessed: uhyper,
+    dataRemaining: uhyper,
+    memTotal: uhyper,
+    memProcessed: uhyper,
+    memRemaining: uhyper,
+    fileTotal: uhyper,
+    fileProcessed: uhyper,
+    fileRemaining: uhyper,
+  }),
+);
 
 /** `source` is a virDomainInterfaceAddressesSource: 0 DHCP leases, 1 guest agent, 2 ARP table. */
 export const domainInterfaceAddresses = remote(

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { HypervisorError } from "../../hypervisors/hypervisor.ts";
 import { type StepContext, step } from "../../operations/operation-kind.ts";
 import { defineVmAction } from "../vm-action.ts";
-import { hostOf, observe, observeStep, VmInput, vmHost } from "../vm-steps.ts";
+import { hostOf, observe, observeForCertain, observeStep, VmInput, vmHost } from "../vm-steps.ts";
 
 type Found = { wasPaused: boolean };
 
@@ -13,7 +13,7 @@ function abilityOf(context: StepContext<VmInput>) {
 }
 
 async function findPaused(context: StepContext<VmInput>): Promise<Found> {
-  return { wasPaused: (await observe(context))?.power === "paused" };
+  return { wasPaused: (await observeForCertain(context))?.power === "paused" };
 }
 
 /** Stops a VM's CPUs; its memory stays. A paused one is left alone. */
@@ -36,7 +36,7 @@ export const pause = defineVmAction({
         return undefined;
       },
       async undo(context) {
-        if (context.found?.wasPaused !== false || !(await findPaused(context)).wasPaused) return;
+        if (context.found?.wasPaused !== false || (await observe(context))?.power !== "paused") return;
         await abilityOf(context).resumeDomain(context.operation.input.vmId, context.call);
       },
     }),

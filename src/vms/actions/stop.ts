@@ -3,7 +3,16 @@ import type { HostConnection } from "../../hypervisors/hypervisor.ts";
 import { DroverError } from "../../lib/errors.ts";
 import { type StepContext, step } from "../../operations/operation-kind.ts";
 import { defineVmAction } from "../vm-action.ts";
-import { hostOf, isOn, observe, observeStep, VmInput, vmHost } from "../vm-steps.ts";
+import {
+  cutPower,
+  hostOf,
+  isOn,
+  observe,
+  observeForCertain,
+  observeStep,
+  VmInput,
+  vmHost,
+} from "../vm-steps.ts";
 
 const StopVmBody = z
   .strictObject({
@@ -36,7 +45,7 @@ export const stop = defineVmAction({
   name: "stop",
   summary: "Stop a VM",
   description:
-    "Asks the guest to power off and waits; when the time is over, cuts the power. With `mode: force` the power is cut at once, and operations queued before are cancelled. Sets `spec.runPolicy` to `stopped`.",
+    "Asks the guest to power off and waits; when the time is over, cuts the power. With `mode: force` the power is cut at once, and operations queued before are cancelled. A saved VM is left saved, unless by `mode: force`: that throws its memory away. Sets `spec.runPolicy` to `stopped`.",
   body: StopVmBody,
   input: StopInput,
   inputOf: (vmId, { mode, timeoutSeconds, forceAfterTimeout }) => ({
@@ -63,15 +72,14 @@ export const stop = defineVmAction({
       name: "force-off",
       host: vmHost,
       async run(context) {
-        if (!isOn((await observe(context))?.power)) return undefined;
-        const { vmId, force, forceAfterTimeout, timeoutSeconds } = context.operation.input;
-        if (!force && !forceAfterTimeout) {
+        const { force, forceAfterTimeout, timeoutSeconds } = context.operation.input;
+        if (force || forceAfterTimeout) await cutPower(context, { memory: force });
+        else if (isOn((await observe(context))?.power)) {
           throw new DroverError(
             "guest_did_not_stop",
             `The guest did not power off within ${timeoutSeconds} seconds. Stop it with mode "force", or look at its console log.`,
           );
         }
-        await hostOf(context).forceOffDomain(vmId, context.call);
         return undefined;
       },
     }),
@@ -92,7 +100,7 @@ async function shutDown(context: StepContext<StopInput>): Promise<boolean> {
   try {
     let askedAt = Number.NEGATIVE_INFINITY;
     for (;;) {
-      if (!isOn((await observe(context))?.power)) return true;
+      if (!isOn((await observeForCertain(context))?.power)) return true;
       const now = performance.now();
       if (now >= endsAt) return false;
       if (now - askedAt >= ASK_AGAIN_MS) {

@@ -6,7 +6,7 @@ import { expectRefusal, present, type Scene } from "./scene.ts";
 interface Change {
   readonly ability: Ability;
   readonly name: string;
-  readonly from: "none" | "off" | "running" | "paused";
+  readonly from: "none" | "off" | "running" | "paused" | "saved";
   readonly send: (connection: HostConnection, spec: DomainSpec, call: Call) => Promise<void>;
 }
 
@@ -64,6 +64,24 @@ const CHANGES: readonly Change[] = [
     name: "reset",
     from: "running",
     send: (host, { uuid }, call) => present(host.resetDomain)(uuid, call),
+  },
+  {
+    ability: "save",
+    name: "save",
+    from: "running",
+    send: (host, { uuid }, call) => present(host.saveDomain)(uuid, call),
+  },
+  {
+    ability: "save",
+    name: "start of a saved domain",
+    from: "saved",
+    send: (host, { uuid }, call) => host.startDomain(uuid, call),
+  },
+  {
+    ability: "save",
+    name: "force-off of a saved domain",
+    from: "saved",
+    send: (host, { uuid }, call) => host.forceOffDomain(uuid, call),
   },
 ];
 
@@ -127,5 +145,6 @@ async function bringTo(scene: Scene, from: Change["from"]): Promise<DomainSpec> 
   if (from === "off") return scene.define();
   const spec = await scene.start();
   if (from === "paused") await scene.connection.pause?.pauseDomain(spec.uuid, scene.call());
+  if (from === "saved") await scene.connection.saveDomain?.(spec.uuid, scene.call());
   return spec;
 }

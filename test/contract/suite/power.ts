@@ -49,8 +49,13 @@ const reset: PowerCall = {
   name: "reset",
   send: (host, ...args) => present(host.resetDomain)(...args),
 };
+const save: PowerCall = {
+  ability: "save",
+  name: "save",
+  send: (host, ...args) => present(host.saveDomain)(...args),
+};
 
-type From = "off" | "running" | "paused" | "crashed";
+type From = "saved" | "off" | "running" | "paused" | "crashed";
 /** What a call leads to: a power, one of several, no domain at all, or a refusal that changes nothing. */
 type Outcome = ObservedPower | readonly ObservedPower[] | "gone" | "refused";
 
@@ -78,6 +83,18 @@ const TRANSITIONS: readonly (readonly [From, PowerCall, Outcome])[] = [
   ["crashed", forceOff, ["off", "crashed"]],
   ["crashed", remove, "gone"],
   ["crashed", pause, "refused"],
+  ["off", save, "refused"],
+  ["running", save, "saved"],
+  ["paused", save, "saved"],
+  ["saved", save, "saved"],
+  ["crashed", save, "refused"],
+  ["saved", start, "running"],
+  ["saved", forceOff, "off"],
+  ["saved", remove, "gone"],
+  ["saved", shutdown, "saved"],
+  ["saved", pause, "refused"],
+  ["saved", resume, "refused"],
+  ["saved", reboot, "refused"],
 ];
 
 /** Power: every transition, calls twice, and what guests do by themselves. */
@@ -85,12 +102,18 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   const { declared, hooks } = scene.contract;
   const has = (ability: Ability): boolean => ability === "required" || declared.includes(ability);
   const canBe = (from: From): boolean =>
-    from === "paused" ? has("pause") : from === "crashed" ? hooks?.crashDomain !== undefined : true;
+    ({
+      off: true,
+      running: true,
+      paused: has("pause"),
+      saved: has("save"),
+      crashed: hooks?.crashDomain !== undefined,
+    })[from];
 
   for (const [from, call, outcome] of TRANSITIONS) {
     if (!has(call.ability) || !canBe(from)) continue;
     behaviour(
-      call.ability,
+      from === "saved" ? "save" : call.ability,
       `${call.name} of a domain that is ${from}: ${describeOutcome(outcome)}`,
       async () => {
         const spec = await bringTo(scene, from);
@@ -108,6 +131,7 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   if (has("gracefulStop")) gracefulStop(scene, behaviour);
   if (has("reboot")) restart(scene, behaviour, reboot);
   if (has("reset")) restart(scene, behaviour, reset);
+  if (has("save")) saving(scene, behaviour);
   if (has("directKernel")) directKernel(scene, behaviour);
   if (has("firmwareBios")) firmwareBios(scene, behaviour);
 }
@@ -121,6 +145,7 @@ async function bringTo(scene: Scene, from: From): Promise<DomainSpec> {
   if (from === "off") return scene.define();
   const spec = await scene.start();
   if (from === "paused") await pause.send(scene.connection, spec.uuid, scene.call());
+  if (from === "saved") await save.send(scene.connection, spec.uuid, scene.call());
   if (from === "crashed") {
     await scene.contract.hooks?.crashDomain?.(scene.world, spec.uuid);
     await scene.powerBecomes(spec, "crashed");
@@ -172,6 +197,54 @@ function restart(scene: Scene, behaviour: Behaviour, call: PowerCall): void {
     await call.send(scene.connection, spec.uuid, scene.call());
     await scene.guestUp(spec, 2);
     await scene.powerBecomes(spec, "running");
+  });
+}
+
+function saving(scene: Scene, behaviour: Behaviour): void {
+  behaviour("save", "a guest that was saved goes on from there, without a new boot", async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await save.send(scene.connection, spec.uuid, scene.call());
+    const { domains } = await scene.connection.inventory(scene.call());
+    expect(domains.find(({ uuid }) => uuid === spec.uuid)).toMatchObject({ power: "saved" });
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("running");
+    // It obeys: so it lives, and all that it has written since its first boot is read.
+    await scene.connection.requestShutdown(spec.uuid, scene.call());
+    await scene.powerBecomes(spec, "off");
+    expect(await scene.bootsOf(spec)).toBe(scene.world.bootMarker === null ? 0 : 1);
+  });
+
+  behaviour("save", "memory that was thrown away or used up is gone: the next start boots", async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await save.send(scene.connection, spec.uuid, scene.call());
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    await scene.connection.forceOffDomain(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("off");
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    await scene.guestUp(spec, 2);
+    await save.send(scene.connection, spec.uuid, scene.call());
+    await scene.connection.forceOffDomain(spec.uuid, scene.call());
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    await scene.guestUp(spec, 3);
+  });
+
+  behaviour("save", "a paused guest that was saved comes back running", async () => {
+    const spec = await bringTo(scene, scene.contract.declared.includes("pause") ? "paused" : "running");
+    await save.send(scene.connection, spec.uuid, scene.call());
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    expect(await scene.power(spec)).toBe("running");
+  });
+
+  // A mock has no memory that could be of another size than its definition.
+  if (!scene.contract.declared.includes("consoleLog")) return;
+  behaviour("save", "a definition that is replaced while it is saved keeps what was saved", async () => {
+    const spec = await bringTo(scene, "saved");
+    await scene.connection.defineDomain({ ...spec, cpuCount: spec.cpuCount + 1 }, scene.call());
+    expect(await scene.power(spec)).toBe("saved");
+    await scene.connection.startDomain(spec.uuid, scene.call());
+    expect(await scene.observe(spec)).toMatchObject({ power: "running", cpuCount: spec.cpuCount });
   });
 }
 

@@ -131,10 +131,14 @@ export class Scene {
   async guestUp(spec: DomainSpec, boots = 1): Promise<void> {
     const { bootMarker } = this.world;
     if (bootMarker === null) return;
-    await this.eventually(`boot ${boots} of the guest`, async () => {
-      const log = await this.readLog(spec);
-      return new Set(log.match(new RegExp(bootMarker, "g"))).size >= boots;
-    });
+    await this.eventually(`boot ${boots} of the guest`, async () => (await this.bootsOf(spec)) >= boots);
+  }
+
+  /** How often the guest has come up, by its marker in the console's log; 0 where guests write none. */
+  async bootsOf(spec: DomainSpec): Promise<number> {
+    const { bootMarker } = this.world;
+    if (bootMarker === null) return 0;
+    return new Set((await this.readLog(spec)).match(new RegExp(bootMarker, "g"))).size;
   }
 
   async readLog(spec: DomainSpec): Promise<string> {

@@ -162,6 +162,34 @@ describe("the session of a host", () => {
     expect(fake.inventories).toBe(4);
   });
 
+  it("takes no domain for gone that is not seen for a moment, whoever asks for it meanwhile", async () => {
+    const { vmId, fake, session } = await scene({ absenceMs: 3_600_000, inventorySeconds: 0.05 });
+    await eventually(() => powerOf(vmId)).toBe("running");
+    fake.domains = [];
+    fake.tell(vmId);
+    session.suspect();
+    const before = fake.inventories;
+    await eventually(async () => fake.inventories).toBeGreaterThan(before + 5);
+    expect(await powerOf(vmId)).toBe("running");
+    fake.domains = [domainOf(vmId, { power: "paused" })];
+    await eventually(() => powerOf(vmId)).toBe("paused");
+    const events = await database.db.event.findMany({ where: { subjectId: vmId } });
+    expect(events.map(({ data }) => (data as { to?: string }).to)).toEqual(["running", "paused"]);
+  });
+
+  it.each([
+    ["an event tells of it", (fake: FakeHost, vmId: VmId) => fake.tell(vmId)],
+    ["an inventory misses it", (_fake: FakeHost, _vmId: VmId, session: HostSession) => session.suspect()],
+  ])("says that a domain is gone once it was not seen for long enough, where %s", async (_what, notice) => {
+    const { vmId, fake, session } = await scene({ absenceMs: 200 });
+    await eventually(() => powerOf(vmId)).toBe("running");
+    fake.domains = [];
+    notice(fake, vmId, session);
+    await eventually(() => powerOf(vmId)).toBe("off");
+    const { conditions } = await database.db.vm.findUniqueOrThrow({ where: { id: vmId } });
+    expect(conditions).toMatchObject([{ type: "DomainMissing" }]);
+  });
+
   it("gives out no connection that was lost while its first inventory was under way", async () => {
     const given: boolean[] = [];
     const { fake, session } = await scene({

@@ -53,18 +53,32 @@ async function addVm(overrides: object = {}): Promise<VmId> {
   return id;
 }
 
-async function inventory(when: Date, ...domains: readonly ObservedDomain[]): Promise<void> {
-  await database.db.transaction(async (tx) => {
+/** An inventory that proves these to be gone, if it does not show them. Returns those that it wants another one for. */
+async function inventoryProving(
+  proven: readonly string[],
+  when: Date,
+  ...domains: readonly ObservedDomain[]
+): Promise<readonly string[]> {
+  return await database.db.transaction(async (tx) => {
     const found = inventoryOf(domains);
     const { recorded } = await recordInventory(tx, host, found, ours, when);
-    if (recorded) await vmObservations.inventory(tx, host, found, when);
+    return recorded ? await vmObservations.inventory(tx, host, found, when, proven) : [];
   });
+}
+
+/** What it does not show was not seen before either. */
+async function inventory(when: Date, ...domains: readonly ObservedDomain[]): Promise<void> {
+  const vms = await database.db.vm.findMany({ select: { id: true } });
+  const proven = vms.map(({ id }) => id);
+  expect(await inventoryProving(proven, when, ...domains)).toEqual([]);
 }
 
 /** Whether an inventory is wanted. */
 async function event(when: Date, id: VmId, domain: ObservedDomain | null): Promise<boolean> {
   const looked = domain === null ? { seen: [], gone: [id] } : { seen: [domain], gone: [] };
-  return await database.db.transaction((tx) => vmObservations.domains(tx, host, looked, when));
+  const missed = await database.db.transaction((tx) => vmObservations.domains(tx, host, looked, when));
+  expect(missed).toEqual(missed.length === 0 ? [] : [id]);
+  return missed.length > 0;
 }
 
 async function seen(id: VmId): Promise<string> {
@@ -140,6 +154,32 @@ describe("what an inventory says of a VM", () => {
       "vm.power.changed off running",
       "vm.power.changed running off",
     ]);
+  });
+
+  it("takes nothing for missing that was not seen once, and wants to look again", async () => {
+    const id = await addVm();
+    expect(await inventoryProving([], at(2))).toEqual([id]);
+    expect(await inventoryProving([newId<VmId>()], at(3))).toEqual([id]);
+    expect(await seen(id)).toBe("running");
+    expect(await inventoryProving([], at(4), domainOf(id))).toEqual([]);
+    expect(await inventoryProving([id], at(5))).toEqual([]);
+    expect(await seen(id)).toBe("off DomainMissing");
+    // What is known needs no proof again.
+    await database.db.transaction((tx) => vmObservations.unreachable(tx, host));
+    expect(await inventoryProving([], at(6))).toEqual([]);
+    expect(await seen(id)).toBe("off DomainMissing");
+  });
+
+  it("wants to look again for no VM that has none by right, or that an operation works on", async () => {
+    for (const phase of ["provisioning", "deleting"]) {
+      await addVm({ phase });
+      expect(await inventoryProving([], at(2))).toEqual([]);
+    }
+    await addVm({ phase: "failed", power: "off" });
+    expect(await inventoryProving([], at(2))).toEqual([]);
+    const busy = await addVm();
+    await occupy(busy, true);
+    expect(await inventoryProving([], at(2))).toEqual([]);
   });
 
   it("shows what is missing after the host was silent too", async () => {

@@ -13,6 +13,9 @@ async function undoStart(found: UndoContext<unknown, object>["found"], power: Ob
     forceOffDomain: async (uuid: string) => {
       changes.push(`off ${uuid === vmId ? "ours" : uuid}`);
     },
+    saveDomain: async (uuid: string) => {
+      changes.push(`saved ${uuid === vmId ? "ours" : uuid}`);
+    },
   } as unknown as HostConnection;
   const signal = new AbortController().signal;
   await start.kind.steps[0]?.undo?.({
@@ -32,6 +35,12 @@ test("the undo of a start leaves a VM on that was on before it", async () => {
 
 test("the undo of a start switches off what it started", async () => {
   expect(await undoStart({ wasOn: false, wasDefined: true }, "running")).toEqual(["off ours"]);
+});
+
+test("the undo of a start saves again what was saved, and throws nothing away", async () => {
+  const found = { wasOn: false, wasSaved: true, wasDefined: true };
+  expect(await undoStart(found, "running")).toEqual(["saved ours"]);
+  expect(await undoStart(found, "saved")).toEqual([]);
 });
 
 test("the undo of a start that never came to act does nothing", async () => {

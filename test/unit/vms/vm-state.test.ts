@@ -14,10 +14,10 @@ const PHASES: readonly VmPhase[] = ["provisioning", "ready", "failed", "deleting
 
 describe("what a state allows", () => {
   test.each([
-    ["running", ["stop", "reboot", "reset", "pause", "delete"]],
-    ["paused", ["stop", "reset", "resume", "delete"]],
+    ["running", ["stop", "reboot", "reset", "pause", "save", "delete"]],
+    ["paused", ["stop", "reset", "resume", "save", "delete"]],
     ["off", ["start", "delete"]],
-    ["saved", ["start", "delete"]],
+    ["saved", ["start", "restore", "delete"]],
     ["crashed", ["start", "stop", "delete"]],
     ["unknown", ["stop", "delete"]],
   ] as const)("offers for a ready VM that is %s: %j", (power, offered) => {

@@ -3,6 +3,7 @@ import type { DomainSpec } from "../../../../src/hypervisors/hypervisor.ts";
 import { DomainFactCache } from "../../../../src/hypervisors/libvirt/domain-fact-cache.ts";
 import * as domains from "../../../../src/hypervisors/libvirt/domains.ts";
 import type { HostContext, LibvirtDriverType } from "../../../../src/hypervisors/libvirt/host-context.ts";
+import { save } from "../../../../src/hypervisors/libvirt/managed-save.ts";
 import { systemClock } from "../../../../src/lib/clock.ts";
 import { asId, type InstallationId, type VmId } from "../../../../src/lib/ids.ts";
 import { errorCode } from "../../../../src/libvirt-rpc/index.ts";
@@ -26,6 +27,7 @@ function hostWith(
   const calls = fakeCalls({
     domainLookupByUuid: () => ({ domain }),
     domainGetXmlDesc: () => ({ xml: fixture("domain-ours-9.0.0") }),
+    domainHasManagedSaveImage: () => ({ result: 0 }),
     domainGetState: () => (left.length > 1 ? left.shift() : left[0]),
     ...changed,
   });
@@ -110,6 +112,78 @@ describe("a start", () => {
       domainCreateWithFlags: () => refuse(errorCode.internalError, message),
     });
     await expect(domains.start(host, uuid, call)).rejects.toMatchObject({ reason: "no-capacity", message });
+  });
+});
+
+/** What libvirt 9 says when another job of the guest is under way for half a minute. */
+const heldBySave = (): never =>
+  refuse(
+    errorCode.operationTimeout,
+    "Timed out during operation: cannot acquire state change lock (held by remoteDispatchDomainManagedSave)",
+  );
+const BEING_SAVED = { state: 3, reason: 3 };
+const job = (type: number) => () => ({ type });
+
+describe("a save", () => {
+  it("waits for an earlier one that is under way, and takes its end for its own", async () => {
+    let images = 0;
+    const { host, calls } = hostWith([RUNNING, BEING_SAVED, OFF], {
+      domainManagedSave: heldBySave,
+      domainGetJobInfo: job(2),
+      domainHasManagedSaveImage: () => ({ result: images++ > 0 ? 1 : 0 }),
+    });
+    await save(host, uuid, call);
+    expect(calls.asked.filter((name) => name === "domainManagedSave")).toHaveLength(2);
+  });
+
+  it("of a guest that something else holds says so", async () => {
+    const { host, calls } = hostWith([RUNNING], { domainManagedSave: heldBySave });
+    await expect(save(host, uuid, call)).rejects.toMatchObject({ reason: "busy", retryable: true });
+    expect(calls.asked.filter((name) => name === "domainManagedSave")).toHaveLength(1);
+  });
+
+  it.each([
+    ["off", OFF],
+    ["crashed", { state: 5, reason: 3 }],
+    ["stopped by a crash within", { state: 3, reason: 10 }],
+  ] as const)("of a domain that is %s is refused before anything is sent", async (_what, state) => {
+    const { host, calls } = hostWith([state], {});
+    await expect(save(host, uuid, call)).rejects.toMatchObject({ reason: "invalid-state" });
+    expect(calls.asked).not.toContain("domainManagedSave");
+  });
+});
+
+describe("a start of a domain that is being saved", () => {
+  it.each([
+    ["gives the save up", () => undefined],
+    ["takes one that ended by itself for given up", notValid],
+  ])("%s, and is to be asked again", async (_what, domainAbortJob) => {
+    const { host, calls } = hostWith([BEING_SAVED], { domainGetJobInfo: job(2), domainAbortJob });
+    await expect(domains.start(host, uuid, call)).rejects.toMatchObject({ reason: "busy", retryable: true });
+    expect(calls.asked).toContain("domainAbortJob");
+  });
+
+  it("leaves one alone that is only paused", async () => {
+    const { host, calls } = hostWith([PAUSED], { domainGetJobInfo: job(0) });
+    await domains.start(host, uuid, call);
+    expect(calls.asked).not.toContain("domainAbortJob");
+  });
+});
+
+describe("a force-off", () => {
+  it("throws memory away that was saved before, or while it was cut", async () => {
+    const removed = { domainManagedSaveRemove: () => undefined };
+    const saved = hostWith([OFF], { ...removed, domainHasManagedSaveImage: () => ({ result: 1 }) });
+    await domains.forceOff(saved.host, uuid, call);
+    expect(saved.calls.asked).toContain("domainManagedSaveRemove");
+    let looks = 0;
+    const raced = hostWith([BEING_SAVED, OFF], {
+      ...removed,
+      domainDestroyFlags: notValid,
+      domainHasManagedSaveImage: () => ({ result: looks++ }),
+    });
+    await domains.forceOff(raced.host, uuid, call);
+    expect(raced.calls.asked).toContain("domainManagedSaveRemove");
   });
 });
 

@@ -29,6 +29,7 @@ export function fakeCalls(answers: Answers): HostCalls & { readonly asked: strin
     asked,
     read: answer,
     change: answer,
+    changeSlowly: answer,
     stream: () => Promise.reject(new Error("this host has no streams")),
   };
 }

@@ -30,6 +30,7 @@ describe("the URI of a simulated host", () => {
       poolGib: 1024,
       latencyMs: 0,
       guestStopMs: 0,
+      rebootGapMs: 0,
       failRate: 0,
       hangRate: 0,
       loseAnswerRate: 0,
@@ -39,7 +40,7 @@ describe("the URI of a simulated host", () => {
 
   it("takes every parameter", () => {
     const uri =
-      "sim+xen://rack-1.n2/?cpus=64&memoryGib=256&numa=2&poolGib=10&latencyMs=40&guestStopMs=5&failRate=0.01" +
+      "sim+xen://rack-1.n2/?cpus=64&memoryGib=256&numa=2&poolGib=10&latencyMs=40&guestStopMs=5&rebootGapMs=6&failRate=0.01" +
       "&hangRate=0.002&loseAnswerRate=0&seed=7";
     expect(settingsOf(uri)).toEqual({
       hypervisor: "xen",
@@ -50,6 +51,7 @@ describe("the URI of a simulated host", () => {
       poolGib: 10,
       latencyMs: 40,
       guestStopMs: 5,
+      rebootGapMs: 6,
       failRate: 0.01,
       hangRate: 0.002,
       loseAnswerRate: 0,
@@ -97,6 +99,8 @@ describe("the URI of a simulated host", () => {
     expect(canonicalSimUri(settingsOf("sim+kvm://n1/?seed=0&latencyMs=0&numa=2&cpus=16"))).toBe(
       "sim+kvm://n1?numa=2&seed=0",
     );
+    expect(canonicalSimUri(settingsOf("sim+xen://n1?rebootGapMs=2000"))).toBe("sim+xen://n1");
+    expect(canonicalSimUri(settingsOf("sim+xen://n1?rebootGapMs=0"))).toBe("sim+xen://n1?rebootGapMs=0");
     const share = fc.integer({ min: 0, max: 333 }).map((thousandths) => thousandths / 1000);
     const settings = fc.record({
       hypervisor: fc.constantFrom("kvm", "xen"),
@@ -107,6 +111,7 @@ describe("the URI of a simulated host", () => {
       poolGib: fc.integer({ min: 1, max: 1_048_576 }),
       latencyMs: fc.integer({ min: 0, max: 3_600_000 }),
       guestStopMs: fc.integer({ min: 0, max: 3_600_000 }),
+      rebootGapMs: fc.constantFrom(0, 7, 2000),
       failRate: share,
       hangRate: share,
       loseAnswerRate: share,
