@@ -29,8 +29,7 @@ export const xlDriver: HostDriver = {
     const uri = parseXlUri(text);
     return "error" in uri ? uri : { hypervisor: "xen", uri: uri.canonical };
   },
-  declares: (hypervisor, guestType) =>
-    hypervisor === "xen" ? new Set(capabilitiesOf(guestType)) : NOTHING,
+  declares: (hypervisor, guestType) => (hypervisor === "xen" ? new Set(capabilitiesOf(guestType)) : NOTHING),
   connect,
 };
 

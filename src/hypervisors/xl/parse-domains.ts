@@ -51,13 +51,7 @@ export function parseDomains(text: string, installationId: string): DomainsSeen 
   };
 }
 
-function keyOf({
-  installation,
-  uuid,
-}: {
-  readonly installation: string;
-  readonly uuid: string;
-}): string {
+function keyOf({ installation, uuid }: { readonly installation: string; readonly uuid: string }): string {
   return `${installation}/${uuid}`;
 }
 

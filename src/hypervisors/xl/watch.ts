@@ -128,9 +128,10 @@ export class HostWatch {
     this.#wake = () => {
       woken.abort();
     };
-    await sleep(milliseconds, undefined, { signal: AbortSignal.any([woken.signal, ended]), ref: false }).catch(
-      () => undefined,
-    );
+    await sleep(milliseconds, undefined, {
+      signal: AbortSignal.any([woken.signal, ended]),
+      ref: false,
+    }).catch(() => undefined);
   }
 
   async #rest(ended: AbortSignal): Promise<void> {
