@@ -131,7 +131,11 @@ function actionScene(name: ActionName, from?: (typeof POWERS)[number]): Scene {
   };
 }
 
-function createRequest({ guestSpec }: Stage, { name, host }: Place, runPolicy: "running" | "stopped"): Change {
+function createRequest(
+  { guestSpec }: Stage,
+  { name, host }: Place,
+  runPolicy: "running" | "stopped",
+): Change {
   const spec = {
     cpu: { count: 1 },
     memoryMib: 64,

@@ -48,7 +48,8 @@ export async function readXenWorld(host: XenRigHost): Promise<World> {
   const { exitCode, stdout, stderr } = await host.run(["sh", "-c", LOOK]);
   if (exitCode !== 0) throw new Error(`dom0 cannot be looked at: ${stderr}`);
   const facts = stdout.split("\n").map((line) => line.split(" "));
-  const of = (kind: string): string[][] => facts.filter(([first]) => first === kind).map(([, ...rest]) => rest);
+  const of = (kind: string): string[][] =>
+    facts.filter(([first]) => first === kind).map(([, ...rest]) => rest);
   const uuidsByName = new Map(of("defined").map(([uuid = "", name = ""]) => [name, uuid]));
   const domains = new Map(of("defined").map(([uuid = "", , power = ""]) => [uuid, power]));
   for (const [uuid = "", state = ""] of of("domain")) domains.set(uuid, powerOf(state));
