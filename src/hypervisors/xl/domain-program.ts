@@ -11,14 +11,18 @@ const PATIENCE = 60;
  * `# file PATH`, `# bridge NAME`; and ends in `# end`, so that one that was cut off is known as such.
  */
 export const DOMAIN_CHANGES = `
-# Sets domid, states, reason and seconds of the domain, as 'xl list -v' shows them; all empty where there is none. One
-# that is dying is none. A name may hold spaces: the columns are counted from the UUID.
+# Sets domid, states and seconds of the domain, as 'xl list -v' shows them; all empty where there is none. One that is
+# dying is none. A name may hold spaces: the columns are counted back from the UUID.
 look() {
   list=$(run xl list -v </dev/null) || exit
-  set -- $(printf '%s\\n' "$list" | awk -v uuid="$uuid" '
-    { for (i = 6; i < NF; i++) if ($i == uuid && $(i - 2) !~ /d$/) row = $(i - 5) " " $(i - 2) " " $(i - 1) }
-    END { print row }')
-  domid=\${1-} states=\${2-} seconds=\${3-}
+  domid='' states='' seconds=''
+  while read -r line; do
+    case $line in *" $uuid "*) set -- \${line%" $uuid "*} ;; *) continue ;; esac
+    shift $(($# - 5))
+    case $4 in *d) ;; *) domid=$1 states=$4 seconds=$5 ;; esac
+  done <<END
+$list
+END
   [ "$domid" != 0 ] || stop ${DOMAIN_STATUS.foreign} 'this is the host itself'
 }
 
@@ -223,9 +227,14 @@ change_define() { # NAME; stdin: domain.json as one line, then domain.cfg
   look
   taken=$(grep -slxF "# name $1" "\${dir%/*}"/*/domains/*/domain.cfg | grep -vxF "$home/domain.cfg")
   [ -z "$taken" ] || stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1': $taken"
-  printf '%s\\n' "$list" | awk -v name="$1" -v uuid="$uuid" '
-    $1 == name { found = 1; for (i = 6; i < NF; i++) if ($i == uuid) found = 0; if (found) exit }
-    END { exit !found }' && stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1'"
+  while read -r line; do
+    case $line in
+      *" $uuid "*) ;;
+      "$1 "*) stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1'" ;;
+    esac
+  done <<END
+$list
+END
   mkdir -p "$home" || exit 1
   printf '%s\\n' "$json" >"$home/domain.json.part" && cat >"$home/domain.cfg.part" || exit 1
   [ "$(tail -n 1 "$home/domain.cfg.part")" = '# end' ] || stop ${DOMAIN_STATUS.cut} 'the definition came cut off'
@@ -249,14 +258,16 @@ tell_domains() { # UUID, or '*'
   section list
   timeout -k 5 "$limit" xl list -v || exit
   section served
-  grep -szohE "^$dir/domains/[^/]+/(domain[.]cfg|saved)\\$" /proc/[0-9]*/cmdline | tr '\\0' '\\n'
+  grep -szohE "^$dir/domains/[^/]+/(domain[.]cfg|saved)\\$" /proc/[0-9]*/cmdline
   for lock in "$dir"/locks/*.lock; do
     [ ! -e "$lock" ] || (flock -n -s 9) 9<"$lock" || printf '%s\\n' "$lock"
   done 2>/dev/null
   section paused
-  grep -sH '' "$dir"/domains/$1/paused
+  for file in "$dir"/domains/$1/paused; do
+    [ ! -e "$file" ] || { read -r domid <"$file" && printf '%s:%s\\n' "$file" "$domid"; }
+  done
   section saved
-  ls -d "$root"/*/domains/$1/saved 2>/dev/null
+  for file in "$root"/*/domains/$1/saved; do [ ! -e "$file" ] || printf '%s\\n' "$file"; done
   section definitions
   grep -sH '' "$root"/*/domains/$1/domain.json
   return 0
@@ -279,7 +290,10 @@ tell_bridges() {
   section bridges
   ls -d /sys/class/net/*/bridge 2>/dev/null
   section down
-  for flags in /sys/class/net/*/flags; do [ "$(($(cat "$flags") & 1))" = 1 ] || printf '%s\\n' "$flags"; done
+  for flags in /sys/class/net/*/flags; do
+    read -r bits <"$flags"
+    [ "$((bits & 1))" = 1 ] || printf '%s\\n' "$flags"
+  done
   section xl.conf
   cat /etc/xen/xl.conf 2>/dev/null
 }
@@ -296,9 +310,7 @@ tell_host() {
   section cpu
   grep -m 1 '^model name' /proc/cpuinfo
   section console
-  for process in /proc/[0-9]*; do
-    [ "$(cat "$process/comm" 2>/dev/null)" != xenconsoled ] || cat "$process/cmdline"
-  done
+  for name in $(grep -slx xenconsoled /proc/[0-9]*/comm); do cat "\${name%comm}cmdline"; done
   section tools
   for tool in qemu-img vgs xenstore-watch; do command -v "$tool"; done
   ls -d /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen/boot/hvmloader 2>/dev/null

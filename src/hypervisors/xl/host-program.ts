@@ -47,7 +47,7 @@ begin() { # NAME LABEL
   done
   printf '%s\\n' "$2" >"$lock"
   exec 8>>"$dir/fence.lock"
-  flock -w "$wait" -s 8 && [ "$(cat "$dir/fence")" = "$fence" ] || {
+  flock -w "$wait" -s 8 && read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || {
     rm -f "$lock"
     stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
   }
@@ -62,8 +62,8 @@ finish() {
   exec >&3 2>&4 5<"$lock.out" 6<"$lock.err"
   rm -f "$lock.out" "$lock.err" "$lock"
   exec 8>&- 9>&-
-  cat <&5
-  cat <&6 >&2
+  [ ! -s /proc/$$/fd/5 ] || cat <&5
+  [ ! -s /proc/$$/fd/6 ] || cat <&6 >&2
   exit "$code"
 }
 

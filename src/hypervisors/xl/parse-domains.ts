@@ -41,7 +41,7 @@ export function parseDomains(text: string, installationId: string): DomainsSeen 
       const spec = isOurs ? readDefinition(content).spec : readOthers(content);
       return { uuid, installationId: installation, spec, isSaved: saved.has(keyOf({ installation, uuid })) };
     }),
-    served: new Set(sections.lines("served").map((line) => lockedUuid(line) ?? readPath(line).uuid)),
+    served: new Set(servedIn(sections.text("served")).map((line) => lockedUuid(line) ?? readPath(line).uuid)),
     pausedByUs: new Map(
       sections.lines("paused").map((line) => {
         const { uuid, content } = readPath(line);
@@ -65,6 +65,11 @@ function readPath(line: string): {
     throw unreadable("the host program", `this names no file of a domain: ${line.slice(0, 200)}`);
   }
   return { installation, uuid, content };
+}
+
+/** Arguments of processes end in a NUL, names of locks in a line's end. */
+function servedIn(text: string): readonly string[] {
+  return text.split(/[\0\n]/).filter((path) => path !== "");
 }
 
 function lockedUuid(line: string): string | null {

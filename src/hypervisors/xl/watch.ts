@@ -5,7 +5,7 @@ import { type DomainReader, see, sightingsIn } from "./domain-look.ts";
 /** Events come in bursts, and one look serves them all. */
 const SETTLE_MS = 150;
 /** What is in between when it is looked at has no further event when it has arrived. */
-const LOOK_AGAIN_MS = 1_000;
+const LOOK_AGAIN_MS = 3_000;
 const LOOK_TIMEOUT_MS = 30_000;
 const RESTART_MS = 1_000;
 const LONGEST_PAUSE_MS = 3_600_000;
