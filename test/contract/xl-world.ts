@@ -113,7 +113,7 @@ export function xlHooks(host: () => XenRigHost, guestType: GuestType): ContractH
     removeForeignDomain: async (_world, uuid) => {
       await run(
         host(),
-        `${DOMID}; id=$(domid "$1"); [ -z "$id" ] || xl destroy "$id"; rm -rf /var/lib/drover/*/domains/"$1"`,
+        `${DOMID}; id=$(domid "$1"); [ -z "$id" ] || xl destroy "$id"; rm -rf /var/lib/drover-xen/*/domains/"$1"`,
         uuid,
       );
     },
@@ -182,7 +182,7 @@ async function addMarked(host: XenRigHost, guestType: GuestType, mark: string): 
   };
   const parts = { disks: [], nics: [], kernel: null, initrd: null };
   const json = JSON.stringify({ version: 1, spec, parts });
-  const text = 'd=/var/lib/drover/$1/domains/$2; mkdir -p "$d" && printf %s "$3" >"$d/domain.json"';
+  const text = 'd=/var/lib/drover-xen/$1/domains/$2; mkdir -p "$d" && printf %s "$3" >"$d/domain.json"';
   await run(host, text, mark, uuid, json);
   return uuid;
 }

@@ -32,7 +32,7 @@ export async function openXenRig(): Promise<Rig> {
  */
 const LOOK = `
 xl list -v | awk 'NR > 1 && $2 > 0 { for (i = 5; i < NF; i++) if ($i ~ /^[0-9a-f-]+$/ && length($i) == 36) print "domain", $i, $(i - 2) }'
-cd /var/lib/drover || exit 1
+cd /var/lib/drover-xen || exit 1
 for home in */domains/*/; do
   [ -d "$home" ] || continue
   name=$(sed -n 's/^ *"name": "\\(.*\\)",$/\\1/p' "$home/domain.json" | head -1)

@@ -6,8 +6,8 @@ import {
   deleteVm,
   getVmConsoleLog,
   listVms,
-  updateHost,
   registerHost,
+  updateHost,
   uploadImage,
   type Vm,
 } from "../../openapi/sdk/index.ts";
@@ -167,7 +167,7 @@ describe("a fleet of KVM and Xen", { timeout: 2 * PATIENCE_MS }, () => {
       (await ok(listVms({ client }))).items.length === 0 ? true : null,
     );
     expect(await kvm.virsh(["list", "--all", "--uuid"])).toBe("");
-    const { stdout } = await xen.run(["sh", "-c", "xl list | tail -n +2; ls /var/lib/drover*/*/domains"]);
+    const { stdout } = await xen.run(["sh", "-c", "xl list | tail -n +2; ls /var/lib/drover-xen*/*/domains"]);
     expect(stdout.trim().split("\n")).toHaveLength(1);
   });
 });

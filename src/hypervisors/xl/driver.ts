@@ -7,7 +7,7 @@ import {
   HypervisorError,
 } from "../hypervisor.ts";
 import { hostConnection } from "./connection.ts";
-import { installationPaths } from "./host-file-paths.ts";
+import { DEFAULT_POOL, installationPaths } from "./host-file-paths.ts";
 import { HostLink } from "./host-link.ts";
 import { localRunner } from "./local-runner.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
@@ -44,7 +44,9 @@ async function connect(
   const link = new HostLink({ runner, directory, fence: target.fence ?? null });
   const call: Call = { signal, timeoutMs: CONNECT_TIMEOUT_MS, beforeSend: () => undefined };
   try {
-    await link.takeHost(call, FENCE_WAIT_SECONDS);
+    // A pool that an administrator named is his to make.
+    const own = uri.pools.filter(({ path }) => path === DEFAULT_POOL.path).map(({ path }) => path);
+    await link.takeHost(call, FENCE_WAIT_SECONDS, own);
     return hostConnection({ runner, link, target, uri, findings: await probe(link, call) });
   } catch (error) {
     await runner.close();

@@ -86,14 +86,14 @@ export class HostLink implements XlHost {
   }
 
   /**
-   * Makes this connection's owner the host's, unless a later one was here.
+   * Makes this connection's owner the host's, unless a later one was here, and the directories that are to be there.
    * @throws HypervisorError `busy` when changes of the owner before do not end in time, or the host is a later one's
    */
-  async takeHost(call: Call, waitSeconds: number): Promise<void> {
+  async takeHost(call: Call, waitSeconds: number, directories: readonly string[] = []): Promise<void> {
     const { fence } = this.#options;
     if (fence === null) return;
     const output = await this.#send(this.#changes, call, () =>
-      this.#start("fence", [String(waitSeconds), fence], false),
+      this.#start("fence", [String(waitSeconds), fence, ...directories], false),
     );
     if (output.exitCode !== 0) {
       throw new HypervisorError("failed", `the host did not let us in: ${output.stderr.trim()}`);

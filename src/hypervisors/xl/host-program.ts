@@ -73,8 +73,11 @@ run() {
 }
 
 # Lets an owner in. Waits until all changes have ended, unless the host is this owner's already.
-fence() { # VALUE
-  mkdir -p "$dir/domains" "$dir/locks" || exit 1
+fence() { # VALUE DIRECTORY…
+  owner=$1
+  shift
+  mkdir -p "$dir/domains" "$dir/locks" "$@" || exit 1
+  set -- "$owner"
   exec 8>>"$dir/fence.lock"
   for how in -s -x; do
     flock -w "$wait" "$how" 8 ||
@@ -94,9 +97,10 @@ case $verb in
     shift
     timeout -k 10 "$limit" "$@"
     pass_on ;;
-  fence) # DIRECTORY WAIT VALUE
+  fence) # DIRECTORY WAIT VALUE DIRECTORY…
     wait=$1
-    fence "$2" ;;
+    shift
+    fence "$@" ;;
   change) # DIRECTORY WAIT LIMIT FENCE LOCK LABEL PROGRAM ARGUMENT…
     wait=$1 limit=$2 fence=$3
     begin "$4" "$5"
