@@ -103,10 +103,17 @@ const kinds = [
   },
   {
     name: "libvirt-rpc-for-its-driver",
-    comment: "Only the libvirt driver speaks libvirt's protocol.",
+    comment:
+      "Only the libvirt driver speaks libvirt's protocol; what it knows of ssh is for the xl driver too.",
     severity: "error",
-    from: { path: SOURCE, pathNot: "^src/(libvirt-rpc/|hypervisors/libvirt/)" },
+    from: { path: SOURCE, pathNot: "^src/(libvirt-rpc/|hypervisors/(libvirt|xl)/)" },
     to: { path: "^src/libvirt-rpc/" },
+  },
+  {
+    name: "only-ssh-of-libvirt-rpc-for-xl",
+    severity: "error",
+    from: { path: "^src/hypervisors/xl/" },
+    to: { path: "^src/libvirt-rpc/", pathNot: "^src/libvirt-rpc/ssh\\.ts$" },
   },
   {
     name: "routes-on-top",

@@ -1,6 +1,7 @@
 import type { HostDriver, ParsedHostUri } from "./hypervisor.ts";
 import { libvirtDriver } from "./libvirt/driver.ts";
 import { createSimDriver } from "./sim/sim-driver.ts";
+import { xlDriver } from "./xl/driver.ts";
 
 /** What the drivers need of the process they run in. */
 export interface DriverDeps {
@@ -10,7 +11,7 @@ export interface DriverDeps {
 
 /** All drivers, one line each. */
 export function createDrivers(deps: DriverDeps): readonly HostDriver[] {
-  return [libvirtDriver, createSimDriver(deps)];
+  return [libvirtDriver, xlDriver, createSimDriver(deps)];
 }
 
 const SCHEME = /^([a-z][a-z0-9+.-]*):/;

@@ -30,7 +30,7 @@ export interface Caller {
 }
 
 const WAIT_SECONDS = 30;
-const LONGEST_MS = 120_000;
+const LONGEST_MS = 300_000;
 
 export function callerOf(url: () => string): Caller {
   const send = async (

@@ -7,9 +7,17 @@ import { callerOf } from "./caller.ts";
 import type { Cell } from "./cells.ts";
 import { complaintsOf, type World } from "./complaints.ts";
 import { type CrashService, startCrashService } from "./crash-service.ts";
-import { serveImages, uploadImages } from "./image-server.ts";
+import { diskContent, serveImages, uploadImage } from "./image-server.ts";
 import { DISK_IMAGE, KERNEL_IMAGE, type Place, type Stage, sceneOf } from "./scenes.ts";
 import { type Act, type Effect, powerOf, verdictOn, vmIdOf } from "./verdict.ts";
+
+/** What the guests of a rig are. */
+export interface Guest {
+  /** A kernel that sleeps at once; the text makes it another content. */
+  readonly kernel: (text: string) => Buffer;
+  /** What their spec says besides. */
+  readonly spec: object;
+}
 
 /** The hosts that a campaign plays on, and how to look at what they really hold. */
 export interface Rig {
@@ -17,6 +25,7 @@ export interface Rig {
   readonly hosts: readonly { readonly name: string; readonly registration: object }[];
   readonly newHostUri: (name: string) => string;
   readonly deafen: (vmId: string, host: string) => Promise<void>;
+  readonly guest: Guest;
   world(): Promise<World>;
   close(): Promise<void>;
 }
@@ -41,8 +50,9 @@ export interface Field {
 // A worker that loses its lease on a busy machine would wait for what is held here, which never ends. A dead one is
 // noticed by its session lock, long before its lease is over.
 const LEASE_SECONDS = 120;
-const HELD_LIMIT_MS = 120_000;
-const SETTLE_LIMIT_MS = 60_000;
+// For an emulated machine that runs a hypervisor of its own.
+const HELD_LIMIT_MS = 300_000;
+const SETTLE_LIMIT_MS = 180_000;
 
 export async function startCampaign(openRig: (database: TestDatabase) => Promise<Rig>): Promise<Campaign> {
   const database = await createTestDatabase();
@@ -58,9 +68,11 @@ export async function startCampaign(openRig: (database: TestDatabase) => Promise
   let service = await start();
   const call = callerOf(() => service.url);
   const rig = await openRig(database);
-  const { newHostUri, deafen } = rig;
-  const field: Field = { database, dataDir, rig, stage: { call, imageUrl: images.url, newHostUri, deafen } };
-  await uploadImages(service.url, { [DISK_IMAGE]: "disk", [KERNEL_IMAGE]: "kernel" });
+  const { newHostUri, deafen, guest } = rig;
+  const stage: Stage = { call, imageUrl: images.url, newHostUri, deafen, guestSpec: guest.spec };
+  const field: Field = { database, dataDir, rig, stage };
+  await uploadImage(service.url, DISK_IMAGE, "disk", diskContent());
+  await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE));
   const register = ({ name, registration }: Rig["hosts"][number]) =>
     call.done({ method: "POST", path: "/v1/hosts", body: { name, ...registration } });
   await Promise.all(rig.hosts.map(register));

@@ -19,19 +19,24 @@ export async function serveImages(): Promise<{ readonly url: string; close(): vo
   };
 }
 
-/** Uploads an image for each name. Nothing boots from them. */
-export async function uploadImages(
+/** Uploads an image. */
+export async function uploadImage(
   serviceUrl: string,
-  kinds: Readonly<Record<string, "disk" | "kernel">>,
+  name: string,
+  kind: "disk" | "kernel",
+  body: Buffer,
 ): Promise<void> {
-  for (const [name, kind] of Object.entries(kinds)) {
-    const answer = await fetch(`${serviceUrl}/v1/images/${name}/content?kind=${kind}`, {
-      method: "PUT",
-      headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/octet-stream" },
-      body: kind === "kernel" ? kernelContent(name) : Buffer.alloc(DISK_BYTES, 1),
-    });
-    if (!answer.ok) throw new Error(`no image: ${await answer.text()}`);
-  }
+  const answer = await fetch(`${serviceUrl}/v1/images/${name}/content?kind=${kind}`, {
+    method: "PUT",
+    headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/octet-stream" },
+    body: new Uint8Array(body),
+  });
+  if (!answer.ok) throw new Error(`no image: ${await answer.text()}`);
+}
+
+/** A disk from which nothing boots. */
+export function diskContent(): Buffer {
+  return Buffer.alloc(DISK_BYTES, 1);
 }
 
 const LOAD_ADDRESS = 0x10_0000;
@@ -42,7 +47,7 @@ const MULTIBOOT_MAGIC = 0x1bad_b002;
 const MULTIBOOT_HAS_ADDRESSES = 0x1_0000;
 
 /** The smallest kernel that QEMU boots: it halts at once, so that guests cost no CPU. The text makes it another content. */
-function kernelContent(text: string): Buffer {
+export function kernelContent(text: string): Buffer {
   const content = Buffer.alloc(KERNEL_BYTES);
   content.write("\x7fELF", "latin1");
   const end = LOAD_ADDRESS + KERNEL_BYTES;

@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import type { Rig } from "./campaign.ts";
 import type { World } from "./complaints.ts";
+import { kernelContent } from "./image-server.ts";
 
 /** Emulated KVM hosts with a real libvirtd and real QEMU each. */
 export async function openQemuRig(hostCount: number): Promise<Rig> {
@@ -16,6 +17,7 @@ export async function openQemuRig(hostCount: number): Promise<Rig> {
     },
     // Its kernel halts at once: it hears nothing anyway.
     deafen: () => Promise.resolve(),
+    guest: { kernel: kernelContent, spec: {} },
     world: () => readWorld(hosts),
     close: async () => {
       await Promise.all(hosts.map((host) => host.stop()));

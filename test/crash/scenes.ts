@@ -20,6 +20,8 @@ export interface Stage {
   readonly imageUrl: string;
   /** Called for a VM that is to be stopped: its guest shall take no notice, so that every step of a stop has work to do. */
   readonly deafen: (vmId: string, host: string) => Promise<void>;
+  /** What the spec of a guest on this rig says besides. */
+  readonly guestSpec: object;
 }
 
 /** How one kind of operation is brought about through the API. */
@@ -110,7 +112,7 @@ function createScene(runPolicy: "running" | "stopped"): Scene {
   return {
     input: { start: runPolicy === "running", bootFiles: true, disks: true },
     prepare: nothing,
-    request: (_stage, place) => createRequest(place, runPolicy),
+    request: (stage, place) => createRequest(stage, place, runPolicy),
   };
 }
 
@@ -129,7 +131,11 @@ function actionScene(name: ActionName, from?: (typeof POWERS)[number]): Scene {
   };
 }
 
-function createRequest({ name, host }: Place, runPolicy: "running" | "stopped"): Change {
+function createRequest(
+  { guestSpec }: Stage,
+  { name, host }: Place,
+  runPolicy: "running" | "stopped",
+): Change {
   const spec = {
     cpu: { count: 1 },
     memoryMib: 64,
@@ -137,12 +143,13 @@ function createRequest({ name, host }: Place, runPolicy: "running" | "stopped"):
     boot: { kernel: KERNEL_IMAGE },
     disks: [{ name: "root", image: DISK_IMAGE }],
     placement: { host },
+    ...guestSpec,
   };
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
 }
 
 async function makeVm(stage: Stage, place: Place, power: (typeof POWERS)[number]): Promise<void> {
-  await stage.call.done(createRequest(place, power === "off" ? "stopped" : "running"));
+  await stage.call.done(createRequest(stage, place, power === "off" ? "stopped" : "running"));
   const { id } = (await stage.call.read(`/v1/vms/${place.name}`)) as { readonly id: string };
   await stage.deafen(id, place.host);
   const verb = { off: null, running: null, paused: "pause", saved: "save" }[power];

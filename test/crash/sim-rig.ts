@@ -2,6 +2,7 @@ import { simControl } from "../../src/hypervisors/sim/sim-control-store.ts";
 import type { TestDatabase } from "../fixtures/database.ts";
 import type { Rig } from "./campaign.ts";
 import type { World } from "./complaints.ts";
+import { kernelContent } from "./image-server.ts";
 
 /** Simulated hosts, as many as operations act at once: none has to wait for another. */
 export async function openSimRig(database: TestDatabase, hostCount: number): Promise<Rig> {
@@ -12,6 +13,7 @@ export async function openSimRig(database: TestDatabase, hostCount: number): Pro
     hosts: names.map((name) => ({ name, registration: { uri: uriOf(name) } })),
     newHostUri: uriOf,
     deafen: (vmId, host) => control.ignoreShutdown(uriOf(host), vmId),
+    guest: { kernel: kernelContent, spec: {} },
     world: () => readSimWorld(database.db),
     close: () => control.close(),
   };

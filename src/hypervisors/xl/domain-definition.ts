@@ -47,9 +47,9 @@ const partsSchema = z.strictObject({
 
 const fileSchema = z.strictObject({ version: z.literal(VERSION), spec: specSchema, parts: partsSchema });
 
-/** Writes a definition as the text of its file on the host. */
+/** Writes a definition as its file on the host holds it: in one line, without its end. */
 export function writeDefinition({ spec, parts }: DomainDefinition): string {
-  return `${JSON.stringify({ version: VERSION, spec, parts }, null, 2)}\n`;
+  return JSON.stringify({ version: VERSION, spec, parts });
 }
 
 /** Reads a definition's file. Throws HypervisorError (`failed`) for one that is none, or that a later Drover wrote. */

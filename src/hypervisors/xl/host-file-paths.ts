@@ -2,7 +2,7 @@ import { isUuid } from "../../lib/ids.ts";
 import { HypervisorError } from "../hypervisor.ts";
 
 /** All that Drover keeps on a host lies below this directory. */
-export const HOST_ROOT = "/var/lib/drover";
+export const HOST_ROOT = "/var/lib/drover-xen";
 /** The pool of a host whose URI names none. */
 export const DEFAULT_POOL = { name: "default", path: `${HOST_ROOT}/pools/default` } as const;
 

@@ -42,8 +42,20 @@ export interface SshFiles {
   readonly identity: string | null;
 }
 
-/** The arguments of ssh: no configuration but this, no question, no host key but the given ones. */
+/** The arguments of ssh for one command by itself. */
 export function sshArguments(transport: SshTransport, files: SshFiles, command: string): string[] {
+  return [...sshDestination(transport, files, ["ControlMaster=no", "ControlPath=none"]), command];
+}
+
+/**
+ * The arguments of ssh up to the host's name: no configuration but this, no question, no host key but the given ones.
+ * @param further options of the caller, as `-o` takes them
+ */
+export function sshDestination(
+  transport: SshTransport,
+  files: SshFiles,
+  further: readonly string[],
+): string[] {
   const options = [
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -53,8 +65,7 @@ export function sshArguments(transport: SshTransport, files: SshFiles, command: 
     "IdentitiesOnly=yes",
     ...(files.identity === null ? [] : [`IdentityFile=${quotedFile(files.identity)}`, "IdentityAgent=none"]),
     "ClearAllForwardings=yes",
-    "ControlMaster=no",
-    "ControlPath=none",
+    ...further,
   ];
   const user =
     transport.user === undefined ? [] : ["-l", requirePlain(transport.user, PLAIN_USER, "user name")];
@@ -71,7 +82,6 @@ export function sshArguments(transport: SshTransport, files: SshFiles, command: 
     ...port,
     "--",
     host,
-    command,
   ];
 }
 

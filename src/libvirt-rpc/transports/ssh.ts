@@ -1,27 +1,13 @@
 import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Duplex } from "node:stream";
 import type { SshTransport } from "../options.ts";
 import { ChildStream } from "./child-stream.ts";
-import { explainSsh, remoteCommand, type SshFiles, sshArguments } from "./ssh-command.ts";
-
-/** Keeps the key and known hosts in a directory only we may enter. */
-async function writeFiles(directory: string, transport: SshTransport): Promise<SshFiles> {
-  const knownHosts = path.join(directory, "known_hosts");
-  await writeFile(knownHosts, endingInNewline(transport.knownHosts ?? ""), { mode: 0o600 });
-  if (transport.privateKey === undefined) return { knownHosts, identity: null };
-  const identity = path.join(directory, "identity");
-  // OpenSSH refuses a key whose last line is not ended.
-  await writeFile(identity, endingInNewline(transport.privateKey), { mode: 0o600 });
-  return { knownHosts, identity };
-}
-
-function endingInNewline(text: string): string {
-  return text === "" || text.endsWith("\n") ? text : `${text}\n`;
-}
+import { explainSsh, remoteCommand, sshArguments } from "./ssh-command.ts";
+import { writeSshFiles } from "./ssh-files.ts";
 
 /**
  * Starts ssh. The stream it returns fails with what stood in the way; that is known only when ssh has
@@ -35,7 +21,7 @@ export async function dialSsh(transport: SshTransport, uri: string): Promise<Dup
     rmSync(directory, { recursive: true, force: true });
   };
   try {
-    const files = await writeFiles(directory, transport);
+    const files = await writeSshFiles(directory, transport);
     const child = spawn("ssh", sshArguments(transport, files, command), { stdio: "pipe" });
     return new ChildStream(child, {
       explain: (how, stderr) => explainSsh(transport.host, how, stderr),

@@ -8,10 +8,10 @@ const UUID = "0192aaaa-0000-7000-8000-00000000abcd";
 
 describe("files on the host", () => {
   it("of an installation and its domains lie below one directory", () => {
-    expect(HOST_ROOT).toBe("/var/lib/drover");
-    expect(installationPaths(INSTALLATION).fence).toBe(`/var/lib/drover/${INSTALLATION}/fence`);
+    expect(HOST_ROOT).toBe("/var/lib/drover-xen");
+    expect(installationPaths(INSTALLATION).fence).toBe(`/var/lib/drover-xen/${INSTALLATION}/fence`);
     const { directory, ...files } = domainPaths(INSTALLATION, UUID);
-    expect(directory).toBe(`/var/lib/drover/${INSTALLATION}/domains/${UUID}`);
+    expect(directory).toBe(`/var/lib/drover-xen/${INSTALLATION}/domains/${UUID}`);
     expect(new Set(Object.values(files)).size).toBe(5);
     for (const file of Object.values(files)) expect(file.startsWith(`${directory}/`)).toBe(true);
   });

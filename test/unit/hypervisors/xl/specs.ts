@@ -4,7 +4,7 @@ import type { DomainDefinition } from "../../../../src/hypervisors/xl/domain-def
 import type { ResolvedParts } from "../../../../src/hypervisors/xl/xl-config.ts";
 import { asId, type InstallationId, type VmId } from "../../../../src/lib/ids.ts";
 
-const VOLUMES = "/var/lib/drover/pools/default";
+const VOLUMES = "/var/lib/drover-xen/pools/default";
 
 /** A guest with two disks and an interface, from a kernel. */
 export function spec(change: Partial<DomainSpec> = {}): DomainSpec {

@@ -14,7 +14,7 @@ function refusal(text: string): string {
   return uri.error;
 }
 
-const DEFAULT_POOLS = [{ name: "default", path: "/var/lib/drover/pools/default" }];
+const DEFAULT_POOLS = [{ name: "default", path: "/var/lib/drover-xen/pools/default" }];
 
 describe("a Xen host's URI", () => {
   it.each([

@@ -1,0 +1,321 @@
+import { DOMAIN_STATUS } from "./host-status.ts";
+
+/** How long the host itself may take to end a guest or bring it back, in halves of a second. */
+const PATIENCE = 60;
+
+/**
+ * What the host program does to domains. Every change looks first, inside the lock, at what the domain is now: it is
+ * done where its goal is reached, and refused where the state does not allow it.
+ *
+ * `domain.cfg` begins with what this program must know by itself, as comments: `# name NAME`, `# type TYPE`,
+ * `# file PATH`, `# bridge NAME`; and ends in `# end`, so that one that was cut off is known as such.
+ */
+export const DOMAIN_CHANGES = `
+# Sets domid, states and seconds of the domain, as 'xl list -v' shows them; all empty where there is none. One that is
+# dying is none. A name may hold spaces: the columns are counted back from the UUID.
+look() {
+  list=$(run xl list -v </dev/null) || exit
+  domid='' states='' seconds=''
+  while read -r line; do
+    case $line in *" $uuid "*) set -- \${line%" $uuid "*} ;; *) continue ;; esac
+    shift $(($# - 5))
+    case $4 in *d) ;; *) domid=$1 states=$4 seconds=$5 ;; esac
+  done <<END
+$list
+END
+  [ "$domid" != 0 ] || stop ${DOMAIN_STATUS.foreign} 'this is the host itself'
+}
+
+# True while a process of xl's acts for the domain: its daemon, which waits for the guest's end.
+served() {
+  grep -qszE "^$home/(domain[.]cfg|saved)\\$" /proc/[0-9]*/cmdline
+}
+
+# True while a guest is on its way down or back again: its domain is gone for seconds, then built anew, paused.
+passing() {
+  case $states in
+    ???s[cw]?) false ;;
+    '' | ???s??) served ;;
+    ??p???) [ "$seconds" = 0.0 ] && [ "$(cat "$home/paused" 2>/dev/null)" != "$domid" ] && served ;;
+    *) false ;;
+  esac
+}
+
+# Looks until the domain is on, off or crashed, and not in between.
+settle() {
+  tries=0
+  while look; passing && [ "$tries" -lt ${PATIENCE} ]; do
+    tries=$((tries + 1))
+    sleep 0.5
+  done
+}
+
+is_on() {
+  case $states in '' | ???s??) false ;; *) true ;; esac
+}
+
+must_be_on() {
+  settle
+  is_on || stop ${DOMAIN_STATUS.invalidState} "the domain is not on, so there is no way to $change it"
+}
+
+# The domain is ours: its directory says so.
+own() {
+  [ ! -e "$home/domain.json" ] || return 0
+  not_foreign
+  stop ${DOMAIN_STATUS.absent} "the host has no domain $uuid"
+}
+
+not_foreign() {
+  for other in "\${dir%/*}"/*/domains/"$uuid"/domain.json; do
+    [ "$other" = "$home/domain.json" ] || [ ! -e "$other" ] ||
+      stop ${DOMAIN_STATUS.foreign} "domain $uuid belongs to another installation, so it is not changed"
+  done
+  [ ! -e "$home/domain.json" ] || return 0
+  look
+  [ -z "$domid" ] || stop ${DOMAIN_STATUS.foreign} "domain $uuid carries no mark of ours, so it is not changed"
+}
+
+# What the configuration names must be there: xl looks for a bridge that is not for half a minute.
+parts() {
+  while read -r mark kind value; do
+    case "$mark $kind" in
+      '# file') [ -e "$value" ] || stop ${DOMAIN_STATUS.missing} "the domain does not start: there is no $value" ;;
+      '# bridge') [ -e "/sys/class/net/$value/bridge" ] ||
+        stop ${DOMAIN_STATUS.missing} "the domain does not start: there is no bridge $value" ;;
+    esac
+  done <"$home/domain.cfg"
+}
+
+# Cuts the power; what was left of the domain is gone afterwards.
+destroy() {
+  run xl destroy "$domid" </dev/null || {
+    code=$?
+    look
+    [ -z "$domid" ] || exit "$code"
+  }
+  tries=0
+  while served && [ "$tries" -lt ${PATIENCE} ]; do
+    tries=$((tries + 1))
+    sleep 0.2
+  done
+  rm -f "$home/paused"
+}
+
+# After a start that failed: nothing half built is left.
+undo_start() {
+  code=$?
+  look
+  [ -z "$domid" ] || run xl destroy "$domid" </dev/null
+  exit "$code"
+}
+
+create() {
+  run xl create "$home/domain.cfg" </dev/null || undo_start
+}
+
+# The memory is used up before the guest runs on: it must never be brought back to disks that have changed since.
+restore() {
+  run xl restore -p "$home/saved" </dev/null || undo_start
+  rm -f "$home/saved"
+  look
+  run xl unpause "$domid" </dev/null || undo_start
+}
+
+# A guest with drivers for Xen watches for this; libxl would wait a minute for one that does not.
+ask() { # WORD XL-VERB
+  if grep -qx '# type hvm' "$home/domain.cfg"; then
+    timeout -k 5 15 xl "$2" -F "$domid" </dev/null 3>&- 4>&- 8>&- 9>&-
+    code=$?
+    [ "$code" = 124 ] || return "$code"
+  else
+    run xenstore-write "/local/domain/$domid/control/shutdown" "$1"
+  fi
+}
+
+change_start() {
+  own
+  settle
+  case $states in
+    '') ;;
+    ???s??) parts; destroy ;;
+    *) ! half_built && exit 0; destroy ;;
+  esac
+  parts
+  if [ -e "$home/saved" ]; then restore; else create; fi
+}
+
+# Left by an xl that was killed: paused since ever, and nobody acts for it.
+half_built() {
+  case $states in
+    ??p???) [ "$seconds" = 0.0 ] && [ "$(cat "$home/paused" 2>/dev/null)" != "$domid" ] && ! served ;;
+    *) false ;;
+  esac
+}
+
+change_shutdown() {
+  own
+  settle
+  ! is_on || ask poweroff shutdown
+}
+
+change_reboot() {
+  own
+  must_be_on
+  ask reboot reboot
+}
+
+change_reset() {
+  own
+  must_be_on
+  parts
+  destroy
+  create
+}
+
+change_pause() {
+  own
+  must_be_on
+  case $states in ??p???) exit 0 ;; esac
+  run xl pause "$domid" && printf '%s\\n' "$domid" >"$home/paused"
+}
+
+change_resume() {
+  own
+  must_be_on
+  case $states in ??p???) run xl unpause "$domid" || exit ;; esac
+  rm -f "$home/paused"
+}
+
+# A guest does its part of being saved, so it must run.
+change_save() {
+  own
+  settle
+  [ -n "$states" ] || [ ! -e "$home/saved" ] || exit 0
+  must_be_on
+  case $states in ??p???) run xl unpause "$domid" || exit; rm -f "$home/paused" ;; esac
+  rm -f "$home/saved"
+  run xl save "$domid" "$home/saved.part" </dev/null || {
+    code=$?
+    rm -f "$home/saved.part"
+    exit "$code"
+  }
+  mv "$home/saved.part" "$home/saved"
+}
+
+change_off() {
+  own
+  settle
+  [ -z "$domid" ] || destroy
+  rm -f "$home/saved" "$home/saved.part"
+}
+
+change_remove() {
+  own
+  settle
+  ! is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is on; it must be off to be removed'
+  [ -z "$domid" ] || destroy
+  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home/domain.cfg" && rm -f "$home/domain.json" && rmdir "$home"
+}
+
+# Definitions of one installation come one after the other, so that no two take one name.
+change_define() { # NAME; stdin: domain.json as one line, then domain.cfg
+  IFS= read -r json
+  exec 7>>"$dir/names.lock"
+  flock -w "$wait" -x 7 || stop ${DOMAIN_STATUS.busy} 'other definitions have not ended on the host'
+  not_foreign
+  look
+  taken=$(grep -slxF "# name $1" "\${dir%/*}"/*/domains/*/domain.cfg | grep -vxF "$home/domain.cfg")
+  [ -z "$taken" ] || stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1': $taken"
+  while read -r line; do
+    case $line in
+      *" $uuid "*) ;;
+      "$1 "*) stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1'" ;;
+    esac
+  done <<END
+$list
+END
+  mkdir -p "$home" || exit 1
+  printf '%s\\n' "$json" >"$home/domain.json.part" && cat >"$home/domain.cfg.part" || exit 1
+  [ "$(tail -n 1 "$home/domain.cfg.part")" = '# end' ] || stop ${DOMAIN_STATUS.cut} 'the definition came cut off'
+  sync "$home/domain.json.part" "$home/domain.cfg.part"
+  mv "$home/domain.cfg.part" "$home/domain.cfg" && mv "$home/domain.json.part" "$home/domain.json"
+}
+`;
+
+/**
+ * What the host program tells. The list comes before what acts for domains: one that is not listed, and that nobody
+ * acts for afterwards, is off.
+ */
+export const DOMAIN_READS = `
+section() {
+  printf '\\n== %s\\n' "$1"
+}
+
+# All domains, or what belongs to one.
+tell_domains() { # UUID, or '*'
+  root=\${dir%/*}
+  section list
+  timeout -k 5 "$limit" xl list -v || exit
+  section served
+  grep -szohE "^$dir/domains/[^/]+/(domain[.]cfg|saved)\\$" /proc/[0-9]*/cmdline
+  for lock in "$dir"/locks/*.lock; do
+    [ ! -e "$lock" ] || (flock -n -s 9) 9<"$lock" || printf '%s\\n' "$lock"
+  done 2>/dev/null
+  section paused
+  for file in "$dir"/domains/$1/paused; do
+    [ ! -e "$file" ] || { read -r domid <"$file" && printf '%s:%s\\n' "$file" "$domid"; }
+  done
+  section saved
+  for file in "$root"/*/domains/$1/saved; do [ ! -e "$file" ] || printf '%s\\n' "$file"; done
+  section definitions
+  grep -sH '' "$root"/*/domains/$1/domain.json
+  return 0
+}
+
+# What guests are made of.
+tell_resources() { # DIRECTORY…
+  section info
+  timeout -k 5 "$limit" xl info || exit
+  tell_bridges
+  section rooms
+  for pool; do stat --file-system --format='%S %b %a' -- "$pool" 2>/dev/null || echo; done
+  section groups
+  ! command -v vgs >/dev/null || timeout -k 5 "$limit" vgs --reportformat json --units b --nosuffix \\
+    -o vg_name,vg_size,vg_free 2>/dev/null
+  return 0
+}
+
+tell_bridges() {
+  section bridges
+  ls -d /sys/class/net/*/bridge 2>/dev/null
+  section down
+  for flags in /sys/class/net/*/flags; do
+    read -r bits <"$flags"
+    [ "$((bits & 1))" = 1 ] || printf '%s\\n' "$flags"
+  done
+  section xl.conf
+  cat /etc/xen/xl.conf 2>/dev/null
+}
+
+# What the host is.
+tell_host() {
+  section info
+  timeout -k 5 "$limit" xl info -n || exit
+  tell_bridges
+  section uuid
+  cat /sys/class/dmi/id/product_uuid 2>/dev/null
+  section machine
+  cat /etc/machine-id 2>/dev/null
+  section cpu
+  grep -m 1 '^model name' /proc/cpuinfo
+  section console
+  for name in $(grep -slx xenconsoled /proc/[0-9]*/comm); do cat "\${name%comm}cmdline"; done
+  section tools
+  for tool in qemu-img vgs xenstore-watch; do command -v "$tool"; done
+  ls -d /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen/boot/hvmloader 2>/dev/null
+  ls -d /usr/lib/xen*/bin/qemu-system-i386 /usr/libexec/xen*/qemu-system-i386 /usr/bin/qemu-system-i386 \\
+    /usr/bin/qemu-system-x86_64 2>/dev/null
+  return 0
+}
+`;

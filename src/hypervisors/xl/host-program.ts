@@ -1,0 +1,125 @@
+import { DOMAIN_CHANGES, DOMAIN_READS } from "./domain-program.ts";
+import { HOST_STATUS } from "./host-status.ts";
+
+/** First line of stdout of a change: all that stood in its way is past. */
+export const BEGAN = "began\n";
+
+/**
+ * The fixed program that runs on the host for every call: `sh -c <this> drover VERB ARGUMENT…`. Nothing is ever put
+ * into it; what it works on are its arguments. It needs sh, flock and timeout, and is all that stands between two
+ * changes of one thing, or between a host's owner and the one before:
+ *
+ * - A change holds the lock of what it changes, and the fence's lock together with others, until it has ended, though
+ *   nobody may listen any more. What it leaves behind (xl's daemons) does not inherit the locks.
+ * - The fence's value changes only while no change runs; a change goes on only where the value is its own.
+ * - A change whose caller went away while it waited does not begin: the line that says so finds nobody.
+ * - What a change writes goes to files first, so that a connection that breaks does not kill it by a broken pipe.
+ */
+export const HOST_PROGRAM = `
+LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+umask 077
+
+stop() { # STATUS WORD…
+  code=$1
+  shift
+  printf 'drover: %s\\n' "$*" >&2
+  exit "$code"
+}
+
+# Ends as the program before did; statuses from 240 on are our own.
+pass_on() {
+  code=$?
+  [ "$code" -lt 240 ] || code=239
+  exit "$code"
+}
+
+# Waits until the lock of NAME is ours and the host is too. A lock's file is removed while it is held, so that it tells
+# what runs, and one that was opened before that is not the lock any more.
+begin() { # NAME LABEL
+  [ -d "$dir/locks" ] || stop ${HOST_STATUS.fenced} 'this installation has never been let in to the host'
+  lock=$dir/locks/$1.lock
+  while :; do
+    exec 9>>"$lock"
+    flock -w "$wait" -x 9 ||
+      stop ${HOST_STATUS.busy} "this has not ended on the host: $(cat "$lock")"
+    [ ! "$lock" -ef "/proc/$$/fd/9" ] || break
+  done
+  printf '%s\\n' "$2" >"$lock"
+  exec 8>>"$dir/fence.lock"
+  flock -w "$wait" -s 8 && read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || {
+    rm -f "$lock"
+    stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
+  }
+  printf '${BEGAN.trimEnd()}\\n' || exit 1
+  exec 3>&1 4>&2 >"$lock.out" 2>"$lock.err"
+  trap finish EXIT
+}
+
+finish() {
+  code=$?
+  trap - EXIT
+  exec >&3 2>&4 5<"$lock.out" 6<"$lock.err"
+  rm -f "$lock.out" "$lock.err" "$lock"
+  exec 8>&- 9>&-
+  [ ! -s /proc/$$/fd/5 ] || cat <&5
+  [ ! -s /proc/$$/fd/6 ] || cat <&6 >&2
+  exit "$code"
+}
+
+# Runs a program of a change for at most $limit seconds, without the locks.
+run() {
+  timeout -k 10 "$limit" "$@" 3>&- 4>&- 7>&- 8>&- 9>&-
+}
+
+# Lets an owner in. Waits until all changes have ended, unless the host is this owner's already.
+fence() { # VALUE DIRECTORY…
+  owner=$1
+  shift
+  mkdir -p "$dir/domains" "$dir/locks" "$@" || exit 1
+  set -- "$owner"
+  exec 8>>"$dir/fence.lock"
+  for how in -s -x; do
+    flock -w "$wait" "$how" 8 ||
+      stop ${HOST_STATUS.busy} "changes of an earlier owner have not ended on the host: $(cat "$dir"/locks/*.lock)"
+    owner=$(cat "$dir/fence" 2>/dev/null)
+    [ "$owner" != "$1" ] || exit 0
+    ! expr "x$owner" '>' "x$1" >/dev/null || stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
+  done
+  printf '%s\\n' "$1" >"$dir/fence.part" && sync "$dir/fence.part" && mv "$dir/fence.part" "$dir/fence"
+}
+${DOMAIN_CHANGES}${DOMAIN_READS}
+verb=$1 dir=$2
+shift 2
+case $verb in
+  read) # DIRECTORY LIMIT PROGRAM ARGUMENT…
+    limit=$1
+    shift
+    timeout -k 10 "$limit" "$@"
+    pass_on ;;
+  fence) # DIRECTORY WAIT VALUE DIRECTORY…
+    wait=$1
+    shift
+    fence "$@" ;;
+  change) # DIRECTORY WAIT LIMIT FENCE LOCK LABEL PROGRAM ARGUMENT…
+    wait=$1 limit=$2 fence=$3
+    begin "$4" "$5"
+    shift 5
+    run "$@"
+    pass_on ;;
+  domain) # DIRECTORY WAIT LIMIT FENCE CHANGE UUID ARGUMENT…
+    wait=$1 limit=$2 fence=$3 change=$4 uuid=$5
+    shift 5
+    begin "$uuid" "the $change of domain $uuid"
+    home=$dir/domains/$uuid
+    "change_$change" "$@" ;;
+  tell) # DIRECTORY LIMIT WHAT ARGUMENT…
+    limit=$1 what=$2
+    shift 2
+    "tell_$what" "$@" ;;
+  watch) # DIRECTORY; ends with its stdin
+    exec 3<&0
+    (cat <&3 >/dev/null; kill $$) >/dev/null 2>&1 &
+    exec xenstore-watch @introduceDomain @releaseDomain 3<&- ;;
+esac
+`;

@@ -1,0 +1,39 @@
+import { type DomainSpec, HypervisorError, type VolumeRef } from "../hypervisor.ts";
+import { isNotFound } from "./errors.ts";
+import type { HostNames } from "./host-context.ts";
+import { poolNamed } from "./pools.ts";
+import { isBridgeName } from "./uri.ts";
+import { volumePath } from "./volume-names.ts";
+import type { ResolvedParts } from "./xl-config.ts";
+
+/** The name of the network that guests have when nothing else is said. */
+export const DEFAULT_NETWORK = "default";
+
+/**
+ * What a spec's volumes and networks are called on the host. Whether they are there is seen when the domain starts.
+ * @throws HypervisorError `invalid-spec` for a pool or a network that the host cannot have
+ */
+export function resolveParts(spec: DomainSpec, names: HostNames): ResolvedParts {
+  const { boot } = spec;
+  const pathOf = ({ pool, name }: VolumeRef): string => volumePath(poolNamed(names.pools, pool).path, name);
+  try {
+    return {
+      disks: spec.disks.map(({ name, volume }) => ({ name, type: "file", path: pathOf(volume) })),
+      nics: spec.nics.map(({ name, network }) => ({ name, bridge: bridgeOf(network, names) })),
+      kernel: boot.kind === "kernel" ? pathOf(boot.kernel) : null,
+      initrd: boot.kind === "kernel" && boot.initrd !== null ? pathOf(boot.initrd) : null,
+    };
+  } catch (error) {
+    if (!(error instanceof HypervisorError) || !isNotFound(error)) throw error;
+    throw new HypervisorError("invalid-spec", error.message, { cause: error });
+  }
+}
+
+/** A name of the URI's, `default`, or a bridge's own. */
+function bridgeOf(network: string, { networks, defaultBridge }: HostNames): string {
+  const named = networks.find(({ name }) => name === network)?.bridge;
+  if (named !== undefined) return named;
+  if (network === DEFAULT_NETWORK) return defaultBridge;
+  if (isBridgeName(network)) return network;
+  throw new HypervisorError("invalid-spec", `'${network.slice(0, 80)}' is neither a network nor a bridge`);
+}
