@@ -36,9 +36,13 @@ passing() {
   case $states in
     ???s[cw]?) false ;;
     '' | ???s??) served ;;
-    ??p???) [ "$seconds" = 0.0 ] && [ "$(cat "$home/paused" 2>/dev/null)" != "$domid" ] && served ;;
+    ??p???) [ "$seconds" = 0.0 ] && ! paused_by_us && served ;;
     *) false ;;
   esac
+}
+
+paused_by_us() {
+  [ -e "$home/paused" ] && read -r paused <"$home/paused" && [ "$paused" = "$domid" ]
 }
 
 # Looks until the domain is on, off or crashed, and not in between.
@@ -99,7 +103,7 @@ destroy() {
     tries=$((tries + 1))
     sleep 0.2
   done
-  rm -f "$home/paused"
+  [ ! -e "$home/paused" ] || rm -f "$home/paused"
 }
 
 # After a start that failed: nothing half built is left.
@@ -148,7 +152,7 @@ change_start() {
 # Left by an xl that was killed: paused since ever, and nobody acts for it.
 half_built() {
   case $states in
-    ??p???) [ "$seconds" = 0.0 ] && [ "$(cat "$home/paused" 2>/dev/null)" != "$domid" ] && ! served ;;
+    ??p???) [ "$seconds" = 0.0 ] && ! paused_by_us && ! served ;;
     *) false ;;
   esac
 }
@@ -221,12 +225,15 @@ change_remove() {
 # Definitions of one installation come one after the other, so that no two take one name.
 change_define() { # NAME; stdin: domain.json as one line, then domain.cfg
   IFS= read -r json
+  last=''
   exec 7>>"$dir/names.lock"
   flock -w "$wait" -x 7 || stop ${DOMAIN_STATUS.busy} 'other definitions have not ended on the host'
   not_foreign
   look
-  taken=$(grep -slxF "# name $1" "\${dir%/*}"/*/domains/*/domain.cfg | grep -vxF "$home/domain.cfg")
-  [ -z "$taken" ] || stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1': $taken"
+  for file in "\${dir%/*}"/*/domains/*/domain.cfg; do
+    [ -e "$file" ] && [ "$file" != "$home/domain.cfg" ] && read -r line <"$file" && [ "$line" = "# name $1" ] &&
+      stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1': $file"
+  done
   while read -r line; do
     case $line in
       *" $uuid "*) ;;
@@ -235,9 +242,13 @@ change_define() { # NAME; stdin: domain.json as one line, then domain.cfg
   done <<END
 $list
 END
-  mkdir -p "$home" || exit 1
-  printf '%s\\n' "$json" >"$home/domain.json.part" && cat >"$home/domain.cfg.part" || exit 1
-  [ "$(tail -n 1 "$home/domain.cfg.part")" = '# end' ] || stop ${DOMAIN_STATUS.cut} 'the definition came cut off'
+  [ -d "$home" ] || mkdir "$home" || exit 1
+  printf '%s\\n' "$json" >"$home/domain.json.part" || exit 1
+  while IFS= read -r line; do
+    printf '%s\\n' "$line" || exit 1
+    last=$line
+  done >"$home/domain.cfg.part"
+  [ "$last" = '# end' ] || stop ${DOMAIN_STATUS.cut} 'the definition came cut off'
   sync "$home/domain.json.part" "$home/domain.cfg.part"
   mv "$home/domain.cfg.part" "$home/domain.cfg" && mv "$home/domain.json.part" "$home/domain.json"
 }
@@ -269,7 +280,12 @@ tell_domains() { # UUID, or '*'
   section saved
   for file in "$root"/*/domains/$1/saved; do [ ! -e "$file" ] || printf '%s\\n' "$file"; done
   section definitions
-  grep -sH '' "$root"/*/domains/$1/domain.json
+  for file in "$root"/*/domains/$1/domain.json; do
+    [ -e "$file" ] || continue
+    json=''
+    IFS= read -r json <"$file"
+    printf '%s:%s\\n' "$file" "$json"
+  done
   return 0
 }
 
@@ -281,21 +297,22 @@ tell_resources() { # DIRECTORY…
   section rooms
   for pool; do stat --file-system --format='%S %b %a' -- "$pool" 2>/dev/null || echo; done
   section groups
-  ! command -v vgs >/dev/null || timeout -k 5 "$limit" vgs --reportformat json --units b --nosuffix \\
+  # Most hosts have no volume group, and asking for it takes long.
+  ! grep -qs LVM2_member /run/udev/data/b* || timeout -k 5 "$limit" vgs --reportformat json --units b --nosuffix \\
     -o vg_name,vg_size,vg_free 2>/dev/null
   return 0
 }
 
 tell_bridges() {
   section bridges
-  ls -d /sys/class/net/*/bridge 2>/dev/null
+  for file in /sys/class/net/*/bridge; do printf '%s\\n' "$file"; done
   section down
   for flags in /sys/class/net/*/flags; do
     read -r bits <"$flags"
     [ "$((bits & 1))" = 1 ] || printf '%s\\n' "$flags"
   done
   section xl.conf
-  cat /etc/xen/xl.conf 2>/dev/null
+  show /etc/xen/xl.conf
 }
 
 # What the host is.
@@ -304,18 +321,20 @@ tell_host() {
   timeout -k 5 "$limit" xl info -n || exit
   tell_bridges
   section uuid
-  cat /sys/class/dmi/id/product_uuid 2>/dev/null
+  show /sys/class/dmi/id/product_uuid
   section machine
-  cat /etc/machine-id 2>/dev/null
+  show /etc/machine-id
   section cpu
-  grep -m 1 '^model name' /proc/cpuinfo
+  while read -r line; do
+    case $line in 'model name'*) printf '%s\\n' "$line"; break ;; esac
+  done </proc/cpuinfo
   section console
   for name in $(grep -slx xenconsoled /proc/[0-9]*/comm); do cat "\${name%comm}cmdline"; done
   section tools
-  for tool in qemu-img vgs xenstore-watch; do command -v "$tool"; done
-  ls -d /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen/boot/hvmloader 2>/dev/null
-  ls -d /usr/lib/xen*/bin/qemu-system-i386 /usr/libexec/xen*/qemu-system-i386 /usr/bin/qemu-system-i386 \\
-    /usr/bin/qemu-system-x86_64 2>/dev/null
-  return 0
+  for file in /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen*/bin/qemu-system-i386 \\
+    /usr/libexec/xen*/qemu-system-i386 /usr/libexec/xen-qemu-system-i386 /usr/bin/qemu-system-i386 \\
+    /usr/bin/qemu-system-x86_64; do
+    [ ! -e "$file" ] || printf '%s\\n' "$file"
+  done
 }
 `;

@@ -13,7 +13,8 @@ export const BEGAN = "began\n";
  *   nobody may listen any more. What it leaves behind (xl's daemons) does not inherit the locks.
  * - The fence's value changes only while no change runs; a change goes on only where the value is its own.
  * - A change whose caller went away while it waited does not begin: the line that says so finds nobody.
- * - What a change writes goes to files first, so that a connection that breaks does not kill it by a broken pipe.
+ * - What a change writes goes to files first, so that a connection that breaks does not kill it by a broken pipe;
+ *   what it says beside its result is of interest only where it fails.
  */
 export const HOST_PROGRAM = `
 LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -25,6 +26,12 @@ stop() { # STATUS WORD…
   shift
   printf 'drover: %s\\n' "$*" >&2
   exit "$code"
+}
+
+# Writes a file, if it is there. A program of its own would take longer than all that it writes.
+show() {
+  [ -r "$1" ] || return 0
+  while IFS= read -r line || [ -n "$line" ]; do printf '%s\\n' "$line"; done <"$1"
 }
 
 # Ends as the program before did; statuses from 240 on are our own.
@@ -63,7 +70,7 @@ finish() {
   rm -f "$lock.out" "$lock.err" "$lock"
   exec 8>&- 9>&-
   [ ! -s /proc/$$/fd/5 ] || cat <&5
-  [ ! -s /proc/$$/fd/6 ] || cat <&6 >&2
+  [ "$code" = 0 ] || cat <&6 >&2
   exit "$code"
 }
 
@@ -82,7 +89,8 @@ fence() { # VALUE DIRECTORY…
   for how in -s -x; do
     flock -w "$wait" "$how" 8 ||
       stop ${HOST_STATUS.busy} "changes of an earlier owner have not ended on the host: $(cat "$dir"/locks/*.lock)"
-    owner=$(cat "$dir/fence" 2>/dev/null)
+    owner=''
+    [ ! -e "$dir/fence" ] || read -r owner <"$dir/fence"
     [ "$owner" != "$1" ] || exit 0
     ! expr "x$owner" '>' "x$1" >/dev/null || stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
   done
