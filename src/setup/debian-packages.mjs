@@ -31,6 +31,7 @@ export const XEN_HOST_PACKAGES = Object.freeze([
   "mmdebstrap",
   "debian-archive-keyring",
   "gpgv",
+  "lz4",
   "e2fsprogs",
   "openssh-client",
   "qemu-system-x86",

@@ -7,6 +7,7 @@ const COMPRESSIONS = [
   { magic: "1f8b", program: "gzip", args: [], hasSizeBehind: false },
   { magic: "fd377a585a00", program: "xz", args: ["--single-stream"], hasSizeBehind: true },
   { magic: "28b52ffd", program: "zstd", args: ["--quiet"], hasSizeBehind: true },
+  { magic: "02214c18", program: "lz4", args: ["--quiet"], hasSizeBehind: true },
 ];
 const ELF = "7f454c46";
 

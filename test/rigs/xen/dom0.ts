@@ -16,6 +16,12 @@ export interface Dom0 {
    * @throws Error when dom0 cannot be reached
    */
   run(argv: readonly [string, ...string[]]): Promise<Dom0Result>;
+  /**
+   * Waits until a file, which may not exist yet, has text that matches. Unlike looking at it again and again, this costs
+   * the emulated machine nothing.
+   * @throws Error when it has none in time, with the text it has
+   */
+  waitForText(path: string, pattern: RegExp, timeoutSeconds: number): Promise<RegExpExecArray>;
   /** Copies a file of this machine to a path in dom0, whose directory is made. */
   upload(file: string, path: string): Promise<void>;
 }
@@ -44,6 +50,24 @@ export async function connectDom0(access: Dom0Access, dir: string): Promise<Dom0
   };
   return {
     run: (argv) => ssh(argv),
+    waitForText: async (path, pattern, timeoutSeconds) => {
+      const tail = ["timeout", String(timeoutSeconds), "tail", "-c", "+1", "-F", path];
+      const following = execa("ssh", ["-S", socket, ...dom0SshArgs(access, tail)], {
+        reject: false,
+        stdin: "ignore",
+        buffer: { stdout: false },
+      });
+      let text = "";
+      for await (const chunk of following.iterable({ from: "stdout", preserveNewlines: true })) {
+        text += chunk;
+        const found = pattern.exec(text);
+        if (found === null) continue;
+        following.kill();
+        return found;
+      }
+      const { stderr } = await following;
+      throw new Error(`${path} has nothing that matches ${String(pattern)}: ${text}${stderr}`);
+    },
     upload: async (file, path) => {
       const script = 'mkdir -p "$(dirname "$1")" && cat >"$1"';
       const { exitCode, stderr } = await ssh(["sh", "-c", script, "sh", path], file);

@@ -1,11 +1,11 @@
 import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../../src/setup/guest-image.mjs";
-import { waitUntil } from "../../../src/setup/processes.mjs";
 import type { Dom0 } from "./dom0.ts";
 
 export type XenGuestType = "pv" | "pvh" | "hvm";
 
 const DIR = "/srv/guest";
 const GUEST_MEMORY_MIB = 128;
+const CONSOLE_WAIT_SECONDS = 300;
 
 /** Starts the small guest with xl, from kernel and initrd, with one NIC on the bridge. */
 export async function startXenGuest(dom0: Dom0, name: string, type: XenGuestType): Promise<void> {
@@ -19,16 +19,8 @@ export async function startXenGuest(dom0: Dom0, name: string, type: XenGuestType
 }
 
 /** Waits until a guest has written something on its console; the bound is for a busy machine. */
-export async function waitForXenConsole(dom0: Dom0, name: string, pattern: RegExp): Promise<RegExpExecArray> {
-  const find = async (): Promise<RegExpExecArray | null> =>
-    pattern.exec((await dom0.run(["cat", `/var/log/xen/console/guest-${name}.log`])).stdout);
-  await waitUntil(`${name} writes ${String(pattern)}`, async () => (await find()) !== null, {
-    timeoutSeconds: 240,
-    intervalMs: 500,
-  });
-  const found = await find();
-  if (found === null) throw new Error(`the console log of ${name} was cut`);
-  return found;
+export function waitForXenConsole(dom0: Dom0, name: string, pattern: RegExp): Promise<RegExpExecArray> {
+  return dom0.waitForText(`/var/log/xen/console/guest-${name}.log`, pattern, CONSOLE_WAIT_SECONDS);
 }
 
 async function write(dom0: Dom0, path: string, content: string): Promise<void> {

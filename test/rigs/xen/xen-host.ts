@@ -10,6 +10,7 @@ import {
   resumeState,
   startMachine,
 } from "../../../src/setup/xen-host/machine.mjs";
+import { waitForBoot } from "../../../src/setup/xen-host/warm-up.mjs";
 import { buildXenHost, type XenHostFiles } from "../../../src/setup/xen-host.mjs";
 import { isOwned, makeOwnedDir, ownedDirs } from "../owned-dirs.ts";
 import { connectDom0, type Dom0 } from "./dom0.ts";
@@ -63,7 +64,10 @@ export async function startXenHost(options: XenHostOptions = {}): Promise<XenRig
   try {
     const { privateKeyFile, knownHostsFile } = files;
     const port = await machine.sshPort();
-    const dom0 = await connectDom0({ port, privateKeyFile, knownHostsFile }, dir);
+    const access = { port, privateKeyFile, knownHostsFile };
+    if (memoryMib === MACHINE_MEMORY_MIB) await resumeState(machine, files.warmState);
+    else await waitForBoot(machine, access);
+    const dom0 = await connectDom0(access, dir);
     await makeItsOwn(dom0, name);
     const relay = await startRelay(port);
     return {
@@ -106,9 +110,7 @@ async function powerOn(
   const common = { name, dir, boot: files, disk, memoryMib };
   if (!isWarm) return startMachine(common);
   const memory = { file: files.warmMemory, shared: false };
-  const machine = startMachine({ ...common, memory, incoming: true });
-  await resumeState(machine, files.warmState);
-  return machine;
+  return startMachine({ ...common, memory, incoming: true });
 }
 
 /** Sets the clock, which stood still since the state was saved, and what tells this host from others. */
