@@ -1,13 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { isHostDomain } from "../../../../src/hypervisors/xl/host-domain.ts";
-import { domainPaths, installationPaths } from "../../../../src/hypervisors/xl/host-file-paths.ts";
+import { domainPaths, HOST_ROOT, installationPaths } from "../../../../src/hypervisors/xl/host-file-paths.ts";
 import { isVolumeName, volumePartPath, volumePath } from "../../../../src/hypervisors/xl/volume-names.ts";
 
 const INSTALLATION = "0192aaaa-0000-7000-8000-000000000001";
 const UUID = "0192aaaa-0000-7000-8000-00000000abcd";
 
 describe("files on the host", () => {
-  it("of an installation and its domains lie below /var/lib/drover", () => {
+  it("of an installation and its domains lie below one directory", () => {
+    expect(HOST_ROOT).toBe("/var/lib/drover");
     expect(installationPaths(INSTALLATION).fence).toBe(`/var/lib/drover/${INSTALLATION}/fence`);
     const { directory, ...files } = domainPaths(INSTALLATION, UUID);
     expect(directory).toBe(`/var/lib/drover/${INSTALLATION}/domains/${UUID}`);

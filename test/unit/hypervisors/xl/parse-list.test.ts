@@ -94,6 +94,8 @@ describe("xl list -v", () => {
     ["---sw-", "4", { isPaused: false, isDying: false, shutdown: "watchdog" }],
     ["---sS-", "5", { isPaused: false, isDying: false, shutdown: "soft-reset" }],
     ["---s?-", "ff", { isPaused: false, isDying: false, shutdown: "unknown" }],
+    // The code is in hexadecimal: this is 31, not 1.
+    ["---s?-", "1f", { isPaused: false, isDying: false, shutdown: "unknown" }],
     ["-----d", "-", { isPaused: false, isDying: true, shutdown: null }],
     ["--pscd", "3", { isPaused: true, isDying: true, shutdown: "crash" }],
   ])("with the letters %s and the reason %s is %o", (state, reason, expected) => {

@@ -4,7 +4,7 @@ import { parseBridges, parseDefaultBridge } from "../../../../src/hypervisors/xl
 import { parseConsoleDaemon } from "../../../../src/hypervisors/xl/parse-console-daemon.ts";
 import { askFileSystem, parseFileSystem } from "../../../../src/hypervisors/xl/parse-file-system.ts";
 import { parseInfo } from "../../../../src/hypervisors/xl/parse-info.ts";
-import { parseVolumeGroups } from "../../../../src/hypervisors/xl/parse-volume-groups.ts";
+import { LIST_VOLUME_GROUPS, parseVolumeGroups } from "../../../../src/hypervisors/xl/parse-volume-groups.ts";
 import { parseVolumes } from "../../../../src/hypervisors/xl/parse-volumes.ts";
 import { fixture } from "./fixture.ts";
 import { expectFactsOrRefusal } from "./mangled.ts";
@@ -70,7 +70,8 @@ describe("volume groups", () => {
   const report = (...vg: readonly object[]): string => JSON.stringify({ report: [{ vg }], log: [] });
   const vg0 = { vg_name: "vg0", vg_size: "1069547520", vg_free: "801112064" };
 
-  it("are read", () => {
+  it("are asked for in bytes, and read", () => {
+    expect(LIST_VOLUME_GROUPS.join(" ")).toContain("--units b --nosuffix");
     expect(parseVolumeGroups(report(vg0))).toEqual([
       { name: "vg0", capacityBytes: 1_069_547_520, availableBytes: 801_112_064 },
     ]);

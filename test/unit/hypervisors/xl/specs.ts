@@ -42,7 +42,7 @@ export const PARTS: ResolvedParts = {
 };
 
 /** Text of characters that xl's strings can hold, most of them such that mean something to its reader. */
-export const representable = fc
+const representable = fc
   .array(
     fc.oneof(
       fc.constantFrom(...Array.from("\"'\\ =,[]#;:\t\\\\n\\x0")),
