@@ -190,10 +190,9 @@ describe.each(["ssh", "local"])("programs on a host: %s", (kind) => {
     const host = await link(kind);
     const daemon =
       'setsid sh -c \'until [ -e "$1/go" ]; do sleep 0.05; done\' sh "$1" >/dev/null 2>&1 & ls -l /proc/$$/fd';
-    const { stdout } = await host.change(sh(daemon, join(directory, "..")), call(), options);
+    const { stdout } = await host.change(sh(daemon), call(), options);
     expect(stdout).not.toContain(".lock\n");
-    await host.change(quick("next"), call({ timeoutMs: 5_000 }), options);
-    go();
+    await host.change(quick("next"), call({ timeoutMs: 8_000 }), options);
     expect(lines("log")).toEqual(["next"]);
   });
 
@@ -283,12 +282,23 @@ describe.each(["ssh", "local"])("owners of a host: %s", (kind) => {
       reason: "busy",
       message: expect.stringContaining("a change of thing") as string,
     });
-    await link(kind, "5", 1);
+    // It is shut out already, and what it began is waited for all the same.
+    await expect(before.change(quick("late"), call(), { ...options, lock: "other" })).rejects.toThrow(
+      "later owner",
+    );
     const later = link(kind, "6", 10);
     go();
     await (await later).change(quick("later"), call(), options);
     await running;
     expect(lines("log")).toEqual(["first begins", "first ends", "later"]);
+  });
+
+  it("an owner that comes again does not wait for what it began itself", async () => {
+    const running = (await link(kind, "5")).change(slow("first"), call(), options);
+    await becomes("log", ["first begins"]);
+    await link(kind, "5", 1);
+    go();
+    await running;
   });
 
   it("a connection without an owner looks, and changes nothing", async () => {

@@ -159,7 +159,7 @@ async function addUnmarked(host: XenRigHost, guestType: GuestType): Promise<stri
   const config = `name = "stranger-${uuid.slice(-12)}"
 uuid = "${uuid}"
 type = "${guestType}"
-memory = 64
+memory = 96
 kernel = "${POOL_PATH}/${KERNEL.name}"
 `;
   await run(host, 'printf %s "$1" >/run/stranger.cfg && xl create -p /run/stranger.cfg', config);

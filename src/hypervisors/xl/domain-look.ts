@@ -66,8 +66,10 @@ export function sightingsIn(seen: DomainsSeen): readonly Sighting[] {
 }
 
 function definedDomain(definition: FoundDefinition, seen: DomainsSeen): Sighting {
-  const { uuid, spec, installationId, isSaved } = definition;
+  const { uuid, installationId, isSaved } = definition;
   const listed = findListed(seen.listed, uuid);
+  // A definition that was replaced shows at the next start.
+  const spec = (listed !== null || isSaved ? definition.startedAs : null) ?? definition.spec;
   const isPausedByUs = listed !== null && seen.pausedByUs.get(uuid) === listed.domid;
   const facts = powerOf({ listed, isSaved, isServed: seen.served.has(uuid) && !isPausedByUs });
   return sighting(listed, facts, {

@@ -114,7 +114,9 @@ undo_start() {
   exit "$code"
 }
 
+# What it is created by is kept beside the definition, which can be replaced while it runs.
 create() {
+  show "$home/domain.json" >"$home/current.json" || exit 1
   run xl create "$home/domain.cfg" </dev/null || undo_start
 }
 
@@ -129,7 +131,7 @@ restore() {
 # A guest with drivers for Xen watches for this; libxl would wait a minute for one that does not.
 ask() { # WORD XL-VERB
   if grep -qx '# type hvm' "$home/domain.cfg"; then
-    timeout -k 5 15 xl "$2" -F "$domid" </dev/null 3>&- 4>&- 8>&- 9>&-
+    timeout -k 5 15 xl "$2" -F "$domid" </dev/null 3>&- 4>&- 9>&-
     code=$?
     [ "$code" = 124 ] || return "$code"
   else
@@ -219,7 +221,7 @@ change_remove() {
   settle
   ! is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is on; it must be off to be removed'
   [ -z "$domid" ] || destroy
-  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home/domain.cfg" && rm -f "$home/domain.json" && rmdir "$home"
+  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/current.json "$home/domain.cfg" && rm -f "$home/domain.json" && rmdir "$home"
 }
 
 # Definitions of one installation come one after the other, so that no two take one name.
@@ -279,14 +281,15 @@ tell_domains() { # UUID, or '*'
   done
   section saved
   for file in "$root"/*/domains/$1/saved; do [ ! -e "$file" ] || printf '%s\\n' "$file"; done
-  section definitions
-  for file in "$root"/*/domains/$1/domain.json; do
-    [ -e "$file" ] || continue
-    json=''
-    IFS= read -r json <"$file"
-    printf '%s:%s\\n' "$file" "$json"
+  for name in domain current; do
+    section "$name"
+    for file in "$root"/*/domains/$1/$name.json; do
+      [ -e "$file" ] || continue
+      json=''
+      IFS= read -r json <"$file"
+      printf '%s:%s\\n' "$file" "$json"
+    done
   done
-  return 0
 }
 
 # What guests are made of.

@@ -9,9 +9,10 @@ export const BEGAN = "began\n";
  * into it; what it works on are its arguments. It needs sh, flock and timeout, and is all that stands between two
  * changes of one thing, or between a host's owner and the one before:
  *
- * - A change holds the lock of what it changes, and the fence's lock together with others, until it has ended, though
- *   nobody may listen any more. What it leaves behind (xl's daemons) does not inherit the locks.
- * - The fence's value changes only while no change runs; a change goes on only where the value is its own.
+ * - A change holds the lock of what it changes until it has ended, though nobody may listen any more. What it leaves
+ *   behind (xl's daemons) does not inherit the lock.
+ * - A change that holds its lock goes on only where the fence's value is its own. Whoever makes the value greater then
+ *   waits for the locks that are held: what comes later to a lock sees the new value.
  * - A change whose caller went away while it waited does not begin: the line that says so finds nobody.
  * - What a change writes goes to files first, so that a connection that breaks does not kill it by a broken pipe;
  *   what it says beside its result is of interest only where it fails.
@@ -48,13 +49,11 @@ begin() { # NAME LABEL
   lock=$dir/locks/$1.lock
   while :; do
     exec 9>>"$lock"
-    flock -w "$wait" -x 9 ||
-      stop ${HOST_STATUS.busy} "this has not ended on the host: $(cat "$lock")"
+    flock -w "$wait" -x 9 || stop ${HOST_STATUS.busy} "this has not ended on the host: $(holder)"
     [ ! "$lock" -ef "/proc/$$/fd/9" ] || break
   done
-  printf '%s\\n' "$2" >"$lock"
-  exec 8>>"$dir/fence.lock"
-  flock -w "$wait" -s 8 && read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || {
+  printf '%s %s\\n' "$fence" "$2" >"$lock"
+  read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || {
     rm -f "$lock"
     stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
   }
@@ -63,12 +62,17 @@ begin() { # NAME LABEL
   trap finish EXIT
 }
 
+# What the change is that holds a lock.
+holder() {
+  read -r label <"$lock" && printf '%s' "\${label#* }"
+}
+
 finish() {
   code=$?
   trap - EXIT
   exec >&3 2>&4 5<"$lock.out" 6<"$lock.err"
   rm -f "$lock.out" "$lock.err" "$lock"
-  exec 8>&- 9>&-
+  exec 9>&-
   [ ! -s /proc/$$/fd/5 ] || cat <&5
   [ "$code" = 0 ] || cat <&6 >&2
   exit "$code"
@@ -76,25 +80,32 @@ finish() {
 
 # Runs a program of a change for at most $limit seconds, without the locks.
 run() {
-  timeout -k 10 "$limit" "$@" 3>&- 4>&- 7>&- 8>&- 9>&-
+  timeout -k 10 "$limit" "$@" 3>&- 4>&- 7>&- 9>&-
 }
 
-# Lets an owner in. Waits until all changes have ended, unless the host is this owner's already.
+# Lets an owner in, and waits until all that owners before it have begun has ended. The directories are made.
 fence() { # VALUE DIRECTORY…
-  owner=$1
+  value=$1
   shift
-  mkdir -p "$dir/domains" "$dir/locks" "$@" || exit 1
-  set -- "$owner"
-  exec 8>>"$dir/fence.lock"
-  for how in -s -x; do
-    flock -w "$wait" "$how" 8 ||
-      stop ${HOST_STATUS.busy} "changes of an earlier owner have not ended on the host: $(cat "$dir"/locks/*.lock)"
-    owner=''
-    [ ! -e "$dir/fence" ] || read -r owner <"$dir/fence"
-    [ "$owner" != "$1" ] || exit 0
-    ! expr "x$owner" '>' "x$1" >/dev/null || stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
+  for directory in "$dir/domains" "$dir/locks" "$@"; do
+    [ -d "$directory" ] || mkdir -p "$directory" || exit 1
   done
-  printf '%s\\n' "$1" >"$dir/fence.part" && sync "$dir/fence.part" && mv "$dir/fence.part" "$dir/fence"
+  set -- "$value"
+  exec 8>>"$dir/fence.lock"
+  flock -w "$wait" -x 8 || stop ${HOST_STATUS.busy} 'another owner is being let in to the host'
+  owner=''
+  [ ! -e "$dir/fence" ] || read -r owner <"$dir/fence"
+  if [ "$owner" != "$1" ]; then
+    ! expr "x$owner" '>' "x$1" >/dev/null || stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
+    printf '%s\\n' "$1" >"$dir/fence.part" && sync "$dir/fence.part" && mv "$dir/fence.part" "$dir/fence" || exit 1
+  fi
+  for lock in "$dir"/locks/*.lock; do
+    label=''
+    [ ! -e "$lock" ] || read -r label <"$lock"
+    case $label in '' | "$1 "*) continue ;; esac
+    { (flock -w "$wait" -s 9) 9<"$lock"; } 2>/dev/null || [ ! -e "$lock" ] ||
+      stop ${HOST_STATUS.busy} "this has not ended on the host, and an earlier owner began it: $(holder)"
+  done
 }
 ${DOMAIN_CHANGES}${DOMAIN_READS}
 verb=$1 dir=$2

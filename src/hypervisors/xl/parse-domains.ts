@@ -11,6 +11,8 @@ export interface FoundDefinition {
   readonly installationId: string;
   /** Null for one that cannot be read: another installation may be of a later time. */
   readonly spec: DomainSpec | null;
+  /** What it was created by when it was last started from nothing; null where it never was. */
+  readonly startedAs: DomainSpec | null;
   readonly isSaved: boolean;
 }
 
@@ -32,14 +34,27 @@ const LOCK_FILE = /\/(?<uuid>[^/]+)\.lock$/;
 export function parseDomains(text: string, installationId: string): DomainsSeen {
   const sections = new Sections(text);
   const saved = new Set(sections.lines("saved").map((path) => keyOf(readPath(path))));
+  const current = new Map(
+    sections.lines("current").map((line) => {
+      const path = readPath(line);
+      return [keyOf(path), path.content];
+    }),
+  );
   return {
     listed: parseList(sections.text("list").replace(/^\n+/, "")),
-    definitions: sections.lines("definitions").flatMap((line) => {
-      const { installation, uuid, content } = readPath(line);
+    definitions: sections.lines("domain").flatMap((line) => {
+      const path = readPath(line);
+      const { installation, uuid, content } = path;
       if (!isUuid(installation) || !isUuid(uuid)) return [];
-      const isOurs = installation === installationId;
-      const spec = isOurs ? readDefinition(content).spec : readOthers(content);
-      return { uuid, installationId: installation, spec, isSaved: saved.has(keyOf({ installation, uuid })) };
+      const read = installation === installationId ? readOurs : readOthers;
+      const startedAs = current.get(keyOf(path));
+      return {
+        uuid,
+        installationId: installation,
+        spec: read(content),
+        startedAs: startedAs === undefined ? null : readOthers(startedAs),
+        isSaved: saved.has(keyOf(path)),
+      };
     }),
     served: new Set(servedIn(sections.text("served")).map((line) => lockedUuid(line) ?? readPath(line).uuid)),
     pausedByUs: new Map(
@@ -74,6 +89,10 @@ function servedIn(text: string): readonly string[] {
 
 function lockedUuid(line: string): string | null {
   return LOCK_FILE.exec(line)?.groups?.["uuid"] ?? null;
+}
+
+function readOurs(content: string): DomainSpec {
+  return readDefinition(content).spec;
 }
 
 function readOthers(content: string): DomainSpec | null {
