@@ -9,7 +9,7 @@ vi.setConfig({ testTimeout: 240_000 });
 let host: KvmHost;
 
 beforeAll(async () => {
-  host = await startKvmHost();
+  host = await startKvmHost({ ssh: true });
 });
 afterAll(async () => {
   await host.stop();
@@ -28,6 +28,9 @@ describeDriverContract({
     "reset",
     "pause",
     "consoleLog",
+    "serialConsole",
+    "vnc",
+    "screenshot",
     "volumes",
     "directKernel",
     "firmwareBios",

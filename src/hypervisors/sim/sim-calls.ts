@@ -28,6 +28,7 @@ export const SIM_CALLS = [
   "listVolumes",
   "readConsoleLog",
   "deleteConsoleLog",
+  "openSerialConsole",
 ] as const;
 export type SimCall = (typeof SIM_CALLS)[number];
 

@@ -23,6 +23,7 @@ const KVM_HVM: readonly Capability[] = [
   "reset",
   "pause",
   "consoleLog",
+  "serialConsole",
   "volumes",
   "directKernel",
   "firmwareBios",

@@ -42,8 +42,11 @@ export interface SshFiles {
   readonly identity: string | null;
 }
 
+/** What is asked of the far side: a command, or a way to a port of its own loopback. */
+export type SshPurpose = { readonly command: string } | { readonly loopbackPort: number };
+
 /** The arguments of ssh: no configuration but this, no question, no host key but the given ones. */
-export function sshArguments(transport: SshTransport, files: SshFiles, command: string): string[] {
+export function sshArguments(transport: SshTransport, files: SshFiles, purpose: SshPurpose): string[] {
   const options = [
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -69,9 +72,9 @@ export function sshArguments(transport: SshTransport, files: SshFiles, command: 
     ...options.flatMap((option) => ["-o", option]),
     ...user,
     ...port,
-    "--",
-    host,
-    command,
+    ...("command" in purpose
+      ? ["--", host, purpose.command]
+      : ["-W", `127.0.0.1:${purpose.loopbackPort}`, "--", host]),
   ];
 }
 
@@ -101,6 +104,9 @@ export function explainSsh(host: string, how: string, stderr: string): Connectio
   }
   if (said.includes("Permission denied") || said.includes("Too many authentication failures")) {
     return new ConnectionError("auth", `ssh to ${host} was not let in${because}`);
+  }
+  if (said.includes("stdio forwarding failed")) {
+    return new ConnectionError("refused", `ssh on ${host} does not let us through to the port${because}`);
   }
   if (/timed out/i.test(said))
     return new ConnectionError("timeout", `ssh to ${host} was not answered${because}`);
