@@ -24,6 +24,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     hosts: {} as AppDeps["hosts"],
     images: {} as AppDeps["images"],
     vms: {} as AppDeps["vms"],
+    consoles: {} as AppDeps["consoles"],
     tls: null,
   });
 }

@@ -261,6 +261,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hosts: { ...hosts, db },
     images: { ...images, database: db, kinds },
     vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read) },
+    consoles: { read: reader.read, stream: reader.stream, publicUrl: config.publicUrl },
     tls: config.tls === null ? null : await readTls(config.tls),
   });
   ends.push(() => app.close());

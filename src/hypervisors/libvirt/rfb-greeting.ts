@@ -41,18 +41,18 @@ export async function readDesktopName(stream: Duplex, signal: AbortSignal): Prom
 
 /** Takes bytes off a stream by number. */
 class ByteReader {
-  readonly #chunks: AsyncIterator<Buffer>;
+  readonly #chunks: AsyncIterator<Buffer, undefined>;
   #held: Buffer = Buffer.alloc(0);
 
   constructor(stream: Duplex) {
-    this.#chunks = (stream as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+    this.#chunks = (stream as AsyncIterable<Buffer, undefined>)[Symbol.asyncIterator]();
   }
 
   async take(count: number): Promise<Buffer> {
     while (this.#held.length < count) {
-      const { value, done } = await this.#chunks.next();
-      if (done === true) throw new Error("it ended in the middle of its greeting");
-      this.#held = Buffer.concat([this.#held, value]);
+      const next = await this.#chunks.next();
+      if (next.done === true) throw new Error("it ended in the middle of its greeting");
+      this.#held = Buffer.concat([this.#held, next.value]);
     }
     const taken = this.#held.subarray(0, count);
     this.#held = this.#held.subarray(count);

@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream";
-import { type Call, HypervisorError, type ObservedDomain } from "../hypervisor.ts";
-import type { SimConnectionParts } from "./sim-connection.ts";
+import { type Call, type HostTarget, HypervisorError, type ObservedDomain } from "../hypervisor.ts";
+import type { SimCalls } from "./sim-calls.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
 import { observedDomainOf } from "./sim-domains.ts";
+import type { SimLife } from "./sim-life.ts";
 import { READ_SERIAL, type SerialRow } from "./sim-reads-store.ts";
 import { SimShell } from "./sim-shell.ts";
+import type { SimSettings } from "./sim-uri.ts";
 
 /** Who has which guest's console open: one at a time, among those who share this driver. */
 export class SimConsoles {
@@ -24,8 +26,18 @@ export class SimConsoles {
   }
 }
 
+/** What consoles need of a connection. */
+interface ConsoleParts {
+  readonly settings: SimSettings;
+  readonly target: HostTarget;
+  readonly calls: SimCalls;
+  readonly life: SimLife;
+  readonly consoles: SimConsoles;
+  readonly onChange: (listener: (uuid: string, detail: string) => void) => () => void;
+}
+
 /** The serial console of a simulated guest: a small shell that lives as long as the guest is on. */
-export function serialConsoleOf(parts: SimConnectionParts) {
+export function serialConsoleOf(parts: ConsoleParts) {
   return async (uuid: string, { force }: { readonly force: boolean }, call: Call): Promise<Duplex> => {
     const look = () => readSerial(parts, uuid, call);
     let { log } = requireOn(await look(), parts);
@@ -61,7 +73,7 @@ interface Serial {
   readonly log: string;
 }
 
-async function readSerial({ calls }: SimConnectionParts, uuid: string, call: Call): Promise<Serial> {
+async function readSerial({ calls }: ConsoleParts, uuid: string, call: Call): Promise<Serial> {
   const row = await calls.read<SerialRow>("openSerialConsole", READ_SERIAL, [uuid], call);
   const domain = row.domain === null ? null : observedDomainOf(row.domain);
   return { domain, log: renderConsoleLog(row.entries) };
@@ -71,7 +83,7 @@ function isOn(domain: ObservedDomain | null): boolean {
   return domain?.power === "running" || domain?.power === "paused";
 }
 
-function requireOn(serial: Serial, { target }: SimConnectionParts): Serial {
+function requireOn(serial: Serial, { target }: ConsoleParts): Serial {
   const { domain } = serial;
   if (domain === null) throw new HypervisorError("not-found", "the simulated host has no such domain");
   if (domain.installationId !== target.installationId) {
