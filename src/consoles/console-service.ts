@@ -59,7 +59,7 @@ export async function redeemTicket(tx: Tx, secret: string): Promise<Admitted> {
   if (ticket === null || vm === null) throw noTicket();
   await requireScreen(tx, vm, ABILITY[ticket.kind]);
   await appendEvent(tx, {
-    type: "vm.console-opened",
+    type: "vm.console.opened",
     subject: { kind: "vm", id: vm.id, name: vm.name },
     projectId: vm.projectId,
     data: { kind: ticket.kind, force: ticket.force, actor: ticket.actor },

@@ -37,11 +37,16 @@ export async function insertTicket(
   return row.expires_at;
 }
 
-/** Takes a ticket: of several who ask at once, one gets it. Null when it was taken, is over or never was. */
+/**
+ * Takes a ticket: of several who ask at once, one gets it. Null when it was taken, is over or never was, or the token of
+ * who asked for it no longer works.
+ */
 export async function takeTicket(tx: Tx, secretHash: Uint8Array): Promise<ConsoleTicket | null> {
   const [row] = await tx.$queryRaw<TicketRow[]>`
-    DELETE FROM console_ticket WHERE secret_hash = ${secretHash} AND expires_at > now()
-    RETURNING vm_id::text, token_id::text, actor, kind, force`;
+    DELETE FROM console_ticket c USING api_token t
+    WHERE c.secret_hash = ${secretHash} AND c.expires_at > now() AND t.id = c.token_id
+      AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+    RETURNING c.vm_id::text, c.token_id::text, c.actor, c.kind, c.force`;
   return row === undefined ? null : ticketOf(row);
 }
 
