@@ -177,7 +177,12 @@ describe("a serial console", () => {
   it("is closed when the VM goes off", async () => {
     await addVm(service, "brief");
     const console = await connectConsole((await ask("brief")).webSocketUrl);
-    const off = { client: service.client, path: { vm: "brief" }, body: { mode: "force" as const }, query: { wait: 60 } };
+    const off = {
+      client: service.client,
+      path: { vm: "brief" },
+      body: { mode: "force" as const },
+      query: { wait: 60 },
+    };
     await ok(stopVm(off));
     expect(await console.closed).toEqual({ code: 1000, reason: "The VM is off." });
   });

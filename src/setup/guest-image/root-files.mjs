@@ -66,6 +66,7 @@ const INITTAB = `::sysinit:/etc/init
 ::respawn:/bin/acpid -f -l /dev/null
 ::ctrlaltdel:/sbin/shutdown reboot
 ttyS0::askfirst:-/bin/sh
+tty1::askfirst:-/bin/sh
 `;
 
 /**
