@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
+import { whenClosed } from "../lib/when-closed.ts";
 import { type ConsoleEnd, IDLE, REVOKED, TOO_LONG } from "./console-close.ts";
 
 export interface SessionLimits {
@@ -52,7 +53,7 @@ export function runSession(session: Session): Promise<ConsoleEnd> {
   carryToHost(socket, stream, alive);
   carryToClient(session, alive);
   stream.on("error", () => undefined);
-  stream.once("close", () => {
+  whenClosed(stream, () => {
     if (!over)
       session.explainEnd().then(end, () => {
         end({ code: 1011, reason: "The console ended." });

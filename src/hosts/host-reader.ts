@@ -4,6 +4,7 @@ import { type Call, type HostConnection, HypervisorError } from "../hypervisors/
 import { DroverError } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
+import { whenClosed } from "../lib/when-closed.ts";
 import { operationError } from "../operations/operation-errors.ts";
 import { connectHost, type DriverForUri } from "./host-connect.ts";
 import { hostAccessData } from "./host-store.ts";
@@ -114,7 +115,7 @@ export function createHostReader(deps: HostReaderDeps): {
     const entry = await enter(hostId);
     try {
       const opened = await within(entry, signal, openStream);
-      opened.once("close", () => {
+      whenClosed(opened, () => {
         leave(hostId, entry);
       });
       return opened;

@@ -155,6 +155,8 @@ export class LibvirtConnection {
       await this.#calls.submit(procedure, args, this.#withTimeout(options), (serial) => {
         this.#streams.open(stream, procedure, serial, options.beforeSend);
       });
+      // Its end may have come together with the reply.
+      if (stream.errored !== null) throw stream.errored;
       return stream;
     } catch (error) {
       stream.destroy();

@@ -1,5 +1,7 @@
 // npm test: sets up everything the tests need and runs them all, real hypervisors included.
+import { existsSync, readFileSync } from "node:fs";
 import {
+  browserPackages,
   canInstallPackages,
   ensurePackages,
   GUEST_IMAGE_PACKAGES,
@@ -15,7 +17,13 @@ import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
 import { runVisibly } from "./run-program.mjs";
 import { runScript } from "./run-script.mjs";
 
-const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
+const RELEASE = "/etc/os-release";
+const PACKAGES = [
+  ...HYPERVISOR_PACKAGES,
+  ...GUEST_IMAGE_PACKAGES,
+  ...TEST_PACKAGES,
+  ...browserPackages(existsSync(RELEASE) ? readFileSync(RELEASE, "utf8") : ""),
+];
 // These start hypervisors; what is left runs anywhere.
 const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/qemu-*"];
 

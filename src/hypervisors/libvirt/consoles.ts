@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import { whenClosed } from "../../lib/when-closed.ts";
 import {
   dialLoopback,
   domainGetXmlDesc,
@@ -70,7 +71,9 @@ export class OpenConsoles {
 
   #keep(stream: Duplex, connection?: LibvirtConnection): Duplex {
     this.#streams.add(stream);
-    stream.once("close", () => {
+    // It may fail while nobody listens yet; its end tells whoever has it then.
+    stream.on("error", () => undefined);
+    whenClosed(stream, () => {
       this.#streams.delete(stream);
       // Nobody waits for the end of a connection that is no longer used; close() never rejects.
       void connection?.close();

@@ -20,6 +20,8 @@ export class SimConsoles {
       before.destroy(new HypervisorError("aborted", "another client took the console over"));
     }
     this.#open.set(guest, shell);
+    // It may fail while nobody listens yet; its end tells whoever has it then.
+    shell.on("error", () => undefined);
     shell.once("close", () => {
       if (this.#open.get(guest) === shell) this.#open.delete(guest);
     });
