@@ -57,7 +57,10 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerHostRoutes(api, deps.hosts);
   registerImageRoutes(api, deps.images);
   registerVmRoutes(api, deps.vms);
-  registerConsoleRoutes(api, { ...deps.consoles, db: database, tokenWorks, wake: operations.wake });
+  const wake = (): void => {
+    operations.wake();
+  };
+  registerConsoleRoutes(api, { ...deps.consoles, db: database, tokenWorks, wake });
   registerOperationRoutes(api, { db: database, kinds, operations });
   registerEventRoutes(api, { db: database, feed, tokenWorks });
 

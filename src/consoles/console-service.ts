@@ -13,7 +13,7 @@ import { type ConsoleTicket, findTicket, insertTicket, takeTicket } from "./cons
 
 const SECRET_BYTES = 32;
 /** Long enough for a person to follow the link. */
-export const TICKET_SECONDS = 60;
+const TICKET_SECONDS = 60;
 
 const ABILITY = { serial: "serialConsole", vnc: "vnc" } as const satisfies Record<ConsoleKind, Capability>;
 const WANTS = {

@@ -27,7 +27,7 @@ it.each([
   ["\x1b[A", "[A"],
 ])("answers %j as a terminal shows it", (keys, text) => {
   expect(shown(keys)).toBe(text);
-  expect(shown(...keys)).toBe(text);
+  expect(shown(...Array.from(keys))).toBe(text);
 });
 
 it("names what it does not know", () => {
