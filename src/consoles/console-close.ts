@@ -27,7 +27,7 @@ export const REVOKED: ConsoleEnd = {
 export const GUEST_OFF: ConsoleEnd = { code: 1000, reason: "The VM is off." };
 export const TAKEN: ConsoleEnd = {
   code: 4409,
-  reason: "The host closed the console: another client took it over, or the guest let go of it.",
+  reason: "The host closed the console: another client took it over, or the connection to the host broke.",
 };
 
 /** A refusal as a close frame. */

@@ -188,6 +188,22 @@ describe("a serial console", () => {
   });
 });
 
+describe("many consoles of one VM", () => {
+  it("are refused beyond eight at once in one process", async () => {
+    const uri = "sim+kvm://hanging?cpus=8&memoryGib=16";
+    await addHost(service, "hanging", uri);
+    await addVm(service, "wanted", { placement: { host: "hanging" } });
+    await service.sim.hangNextCalls(uri, "openSerialConsole", 8);
+    const open = [];
+    for (let count = 0; count < 8; count++)
+      open.push(await connectConsole((await ask("wanted")).webSocketUrl));
+    const { webSocketUrl } = await ask("wanted");
+    await expect(connectConsole(webSocketUrl)).rejects.toThrow("429");
+    for (const { socket } of open) socket.terminate();
+    await service.sim.clearFaults(uri);
+  });
+});
+
 describe("a ticket", () => {
   it("is over after its time", async () => {
     const { url, webSocketUrl } = await ask("web");

@@ -1,6 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { readPlatform } from "../../../../src/hypervisors/libvirt/platform.ts";
-import { formatVersion, probe, QEMU_CAPABILITIES } from "../../../../src/hypervisors/libvirt/probe.ts";
+import {
+  capabilitiesOf,
+  formatVersion,
+  probe,
+  QEMU_CAPABILITIES,
+} from "../../../../src/hypervisors/libvirt/probe.ts";
 import { errorCode } from "../../../../src/libvirt-rpc/index.ts";
 import { type Answers, call, fakeCalls, refuse } from "./fake-calls.ts";
 import { fixture } from "./fixture.ts";
@@ -137,6 +142,12 @@ describe("the probe", () => {
       coresPerSocket: 4,
       threadsPerCore: 2,
     });
+  });
+
+  it("offers screens only where we are on the host itself", () => {
+    expect(capabilitiesOf("QEMU", true)).toEqual(QEMU_CAPABILITIES);
+    expect(capabilitiesOf("QEMU", false)).toEqual(QEMU_CAPABILITIES.filter((ability) => ability !== "vnc"));
+    expect(capabilitiesOf("TEST", true)).not.toContain("serialConsole");
   });
 
   it("formats versions", () => {
