@@ -71,8 +71,6 @@ export class ConsoleOpener {
     const facts = { vm: vm.id, kind, actor };
     this.#count(vm.id, 1);
     log.info(facts, "console opened");
-    // A client that breaks the protocol is closed by the library; what else it did wrong does not matter.
-    socket.on("error", () => undefined);
     try {
       const how = await this.#run(socket, admitted);
       log.info({ ...facts, ...how }, "console closed");

@@ -76,7 +76,11 @@ export function createWebSockets(app: FastifyInstance): WebSockets {
       if (upgrade === undefined) throw new Error("a session without an upgrade");
       reply.hijack();
       reply.raw.detachSocket(request.raw.socket);
-      server.handleUpgrade(request.raw, upgrade.socket, upgrade.head, session);
+      server.handleUpgrade(request.raw, upgrade.socket, upgrade.head, (socket) => {
+        // A client that breaks the protocol or sends too much is closed by the library; its end tells the session.
+        socket.on("error", () => undefined);
+        session(socket);
+      });
     },
   };
 }
