@@ -4,6 +4,7 @@
 const LAYERS = [
   ["main.ts", "service.ts", "openapi.ts"],
   ["app.ts", "worker.ts"],
+  ["consoles/"],
   ["vms/"],
   ["hosts/", "images/", "volumes/", "networks/", "projects/", "tokens/"],
   ["operations/", "events/"],

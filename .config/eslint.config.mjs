@@ -4,7 +4,7 @@ import tseslint from "typescript-eslint";
 export default tseslint.config(
   { ignores: ["**/node_modules/**", "**/dist/**", "**/src/db/generated/**", "**/openapi/**"] },
   {
-    files: ["**/*.ts", "src/setup/**/*.mjs"],
+    files: ["**/*.ts", "src/setup/**/*.mjs", "src/consoles/page/*.mjs"],
     extends: [tseslint.configs.strictTypeChecked],
     languageOptions: {
       parserOptions: { projectService: true, tsconfigRootDir: `${import.meta.dirname}/..` },

@@ -1,5 +1,7 @@
 import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
+import { serveConsolePages } from "./consoles/console-page-routes.ts";
+import { type ConsoleRouteDeps, registerConsoleRoutes } from "./consoles/console-routes.ts";
 import type { Database } from "./db/client.ts";
 import type { EventFeed } from "./events/event-feed.ts";
 import { registerEventRoutes } from "./events/event-routes.ts";
@@ -34,6 +36,7 @@ export interface AppDeps {
   readonly hosts: HostRouteDeps;
   readonly images: ImageRouteDeps;
   readonly vms: VmRouteDeps;
+  readonly consoles: Omit<ConsoleRouteDeps, "db" | "tokenWorks" | "wake">;
   /** PEM texts; null: plain HTTP. */
   readonly tls: { readonly cert: string; readonly key: string } | null;
 }
@@ -48,6 +51,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   measureRequests(app, metrics);
   await collectOpenApi(app, API_VERSION);
   const authenticate = createAuthenticate(database, clock);
+  const tokenWorks = createTokenWorks(database, clock);
   const { api, routes } = createApi(app, { database, clock, operations, authenticate });
 
   registerServiceRoutes(api, deps);
@@ -56,10 +60,15 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerCapabilityRoutes(api, deps.capabilities);
   registerImageRoutes(api, deps.images);
   registerVmRoutes(api, deps.vms);
+  const wake = (): void => {
+    operations.wake();
+  };
+  registerConsoleRoutes(api, { ...deps.consoles, db: database, tokenWorks, wake });
   registerOperationRoutes(api, { db: database, kinds, operations });
-  registerEventRoutes(api, { db: database, feed, tokenWorks: createTokenWorks(database, clock) });
+  registerEventRoutes(api, { db: database, feed, tokenWorks });
 
   serveOpenApi(app, routes);
   await serveDocsPage(app);
+  serveConsolePages(app, { db: database });
   return app;
 }

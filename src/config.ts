@@ -12,6 +12,8 @@ export interface Config {
   readonly adminToken: string | null;
   readonly secretKey: string | null;
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+  /** Where clients reach the API, where a proxy stands in between; without a slash at its end. */
+  readonly publicUrl: string | null;
   readonly logLevel: LogLevel;
   readonly imageImportAllow: readonly string[];
   readonly maxImageGib: number;
@@ -65,6 +67,11 @@ const Environment = z.object({
     .optional(),
   DROVER_TLS_CERT: z.string().min(1).optional(),
   DROVER_TLS_KEY: z.string().min(1).optional(),
+  DROVER_PUBLIC_URL: z
+    .string()
+    .regex(/^https?:\/\/[^/?#@\s]+(\/[^?#\s]*)?$/, "give a URL such as https://drover.example")
+    .transform((text) => text.replace(/\/+$/, ""))
+    .optional(),
   DROVER_LOG_LEVEL: z.enum(LOG_LEVELS).default("info"),
   DROVER_IMAGE_IMPORT_ALLOW: z
     .string()
@@ -110,6 +117,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     adminToken: env.DROVER_ADMIN_TOKEN ?? null,
     secretKey: env.DROVER_SECRET_KEY ?? null,
     tls,
+    publicUrl: env.DROVER_PUBLIC_URL ?? null,
     logLevel: env.DROVER_LOG_LEVEL,
     imageImportAllow: env.DROVER_IMAGE_IMPORT_ALLOW,
     maxImageGib: env.DROVER_MAX_IMAGE_GIB,

@@ -266,6 +266,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     capabilities: { declared },
     images: { ...images, database: db, kinds },
     vms: { db, kinds, declared, consoleLog: createConsoleLogReader(reader.read) },
+    consoles: { read: reader.read, stream: reader.stream, publicUrl: config.publicUrl },
     tls: config.tls === null ? null : await readTls(config.tls),
   });
   ends.push(() => app.close());

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, CordonHostData, CordonHostErrors, CordonHostResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, ImportImageData, ImportImageErrors, ImportImageResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, ImportImageData, ImportImageErrors, ImportImageResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -53,6 +53,19 @@ export const getCapabilities = <ThrowOnError extends boolean = false>(options?: 
     url: '/v1/capabilities',
     ...options
 });
+
+/**
+ * Connect to a console
+ *
+ * A WebSocket of bytes in both directions. `serial`: what the guest writes to its serial console from
+ * now on, and what is typed into it; text messages are taken as UTF-8, and all that comes is binary. `vnc`: the RFB
+ * protocol (RFC 6143), as noVNC speaks it. The secret in the path is used up by the connection.
+ *
+ * It is closed with 1000 when the VM goes off, 1001 when the service stops, 4401 when the token that asked for it was
+ * revoked, 4408 when nothing came for 30 minutes or it was open for 12 hours, and otherwise with 4000 and the HTTP status of
+ * what went wrong: 4409 when another client has the console or took it over, 4503 when the host does not answer.
+ */
+export const connectConsole = <ThrowOnError extends boolean = false>(options: Options<ConnectConsoleData, ThrowOnError>): RequestResult<unknown, ConnectConsoleErrors, ThrowOnError> => (options.client ?? client).get<unknown, ConnectConsoleErrors, ThrowOnError>({ url: '/v1/consoles/{ticket}', ...options });
 
 /**
  * List or follow events
@@ -429,6 +442,22 @@ export const updateVm = <ThrowOnError extends boolean = false>(options: Options<
 });
 
 /**
+ * Open a VM's console or screen
+ *
+ * Gives a page for a browser, and the same as a WebSocket for programs. Both carry one secret, which
+ * is good for one connection that begins within a minute. The VM must be on.
+ */
+export const openVmConsole = <ThrowOnError extends boolean = false>(options: Options<OpenVmConsoleData, ThrowOnError>): RequestResult<OpenVmConsoleResponses, OpenVmConsoleErrors, ThrowOnError> => (options.client ?? client).post<OpenVmConsoleResponses, OpenVmConsoleErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/console',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
  * Read the end of the serial console's log
  *
  * The last bytes that the guest wrote to its serial console, as it wrote them.
@@ -527,6 +556,17 @@ export const saveVm = <ThrowOnError extends boolean = false>(options: Options<Sa
         'Content-Type': 'application/json',
         ...options.headers
     }
+});
+
+/**
+ * Take a picture of a VM's screen
+ *
+ * What its first screen shows at this moment. The VM must be on.
+ */
+export const getVmScreenshot = <ThrowOnError extends boolean = false>(options: Options<GetVmScreenshotData, ThrowOnError>): RequestResult<GetVmScreenshotResponses, GetVmScreenshotErrors, ThrowOnError> => (options.client ?? client).get<GetVmScreenshotResponses, GetVmScreenshotErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/screenshot',
+    ...options
 });
 
 /**

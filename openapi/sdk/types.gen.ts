@@ -9,7 +9,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events';
         description: string;
     }>;
     /**
@@ -24,6 +24,30 @@ export type Condition = {
     message: string;
     since: string;
 };
+
+/**
+ * A way to a console, for one connection: the page and the WebSocket share it.
+ */
+export type ConsoleAccess = {
+    kind: ConsoleKind;
+    /**
+     * A page with the console, to be opened in a browser. A repeated request does not get it.
+     */
+    url?: string;
+    /**
+     * The same as a WebSocket, for programs. A repeated request does not get it.
+     */
+    webSocketUrl?: string;
+    /**
+     * Until when a connection may begin.
+     */
+    expiresAt: string;
+};
+
+/**
+ * `serial`: the serial console, as text. `vnc`: the screen, keyboard and mouse, over RFB.
+ */
+export type ConsoleKind = 'serial' | 'vnc';
 
 export type CreateToken = {
     /**
@@ -57,7 +81,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -69,7 +93,7 @@ export type ErrorBody = {
     };
 };
 
-export type ErrorCode = 'invalid_request' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
+export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
 
 /**
  * A fact: what changed, when, by which operation.
@@ -303,7 +327,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
         }>;
     } | null;
     /**
@@ -484,6 +508,14 @@ export type NewVmSpec = {
     boot?: FirmwareBoot | KernelBoot;
     disks?: Array<VmDisk>;
     nics?: Array<VmNic>;
+};
+
+export type OpenConsole = {
+    kind: ConsoleKind;
+    /**
+     * A serial console serves one client at a time. Without force a second one is refused when it connects (close code 4409); with it, the first is closed. A screen serves several.
+     */
+    force?: boolean;
 };
 
 /**
@@ -1062,6 +1094,55 @@ export type GetCapabilitiesResponses = {
 };
 
 export type GetCapabilitiesResponse = GetCapabilitiesResponses[keyof GetCapabilitiesResponses];
+
+export type ConnectConsoleData = {
+    body?: never;
+    path: {
+        /**
+         * The secret that `POST /v1/vms/{vm}/console` gave, good for one connection.
+         */
+        ticket: string;
+    };
+    query?: never;
+    url: '/v1/consoles/{ticket}';
+};
+
+export type ConnectConsoleErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this.
+     */
+    409: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `upgrade_required`: The path is a WebSocket.
+     */
+    426: Problem;
+    /**
+     * `too_many_requests`: Too many requests.
+     */
+    429: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ConnectConsoleError = ConnectConsoleErrors[keyof ConnectConsoleErrors];
 
 export type ListEventsData = {
     body?: never;
@@ -3329,6 +3410,83 @@ export type UpdateVmResponses = {
 
 export type UpdateVmResponse = UpdateVmResponses[keyof UpdateVmResponses];
 
+export type OpenVmConsoleData = {
+    body: OpenConsole;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/vms/{vm}/console';
+};
+
+export type OpenVmConsoleErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type OpenVmConsoleError = OpenVmConsoleErrors[keyof OpenVmConsoleErrors];
+
+export type OpenVmConsoleResponses = {
+    /**
+     * Created
+     */
+    201: ConsoleAccess;
+};
+
+export type OpenVmConsoleResponse = OpenVmConsoleResponses[keyof OpenVmConsoleResponses];
+
 export type GetVmConsoleLogData = {
     body?: never;
     path: {
@@ -3929,6 +4087,77 @@ export type SaveVmResponses = {
 };
 
 export type SaveVmResponse = SaveVmResponses[keyof SaveVmResponses];
+
+export type GetVmScreenshotData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/vms/{vm}/screenshot';
+};
+
+export type GetVmScreenshotErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this.
+     */
+    409: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `hypervisor_error`: The hypervisor refused.
+     */
+    502: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+    /**
+     * `deadline_exceeded`: The time is up.
+     */
+    504: Problem;
+};
+
+export type GetVmScreenshotError = GetVmScreenshotErrors[keyof GetVmScreenshotErrors];
+
+export type GetVmScreenshotResponses = {
+    /**
+     * The picture.
+     */
+    200: Blob | File;
+};
+
+export type GetVmScreenshotResponse = GetVmScreenshotResponses[keyof GetVmScreenshotResponses];
 
 export type StartVmData = {
     body?: StartVmBody;

@@ -1,8 +1,10 @@
+import type { Duplex } from "node:stream";
 import type { Database } from "../db/client.ts";
 import { type Call, type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
+import { whenClosed } from "../lib/when-closed.ts";
 import { operationError } from "../operations/operation-errors.ts";
 import { connectHost, type DriverForUri } from "./host-connect.ts";
 import { hostAccessData } from "./host-store.ts";
@@ -16,6 +18,16 @@ export type HostReader = <T>(
   signal: AbortSignal,
   work: (host: HostConnection, call: Call) => Promise<T>,
 ) => Promise<T>;
+
+/**
+ * Opens a stream on such a connection, which is kept as long as the stream is open. `signal` bounds the opening. Throws
+ * as HostReader.
+ */
+export type HostStreams = (
+  hostId: HostId,
+  signal: AbortSignal,
+  open: (host: HostConnection, call: Call) => Promise<Duplex>,
+) => Promise<Duplex>;
 
 export interface HostReaderDeps {
   readonly db: Database;
@@ -38,6 +50,7 @@ interface Kept {
 /** A reader that keeps each connection for a while after its last use, and `close`, which ends them all. */
 export function createHostReader(deps: HostReaderDeps): {
   readonly read: HostReader;
+  readonly stream: HostStreams;
   close(): Promise<void>;
 } {
   const kept = new Map<HostId, Kept>();
@@ -75,30 +88,64 @@ export function createHostReader(deps: HostReaderDeps): {
     return entry;
   }
 
-  const read: HostReader = async (hostId, signal, work) => {
+  function leave(hostId: HostId, entry: Kept): void {
+    entry.users--;
+    if (entry.users > 0) return;
+    entry.timer = setTimeout(() => {
+      drop(hostId, entry);
+    }, KEEP_IDLE_MS).unref();
+  }
+
+  async function enter(hostId: HostId): Promise<Kept> {
     const entry = await open(hostId);
     clearTimeout(entry.timer);
     entry.users++;
+    return entry;
+  }
+
+  const read: HostReader = async (hostId, signal, work) => {
+    const entry = await enter(hostId);
     try {
-      const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]);
-      const call: Call = { signal: limit, timeoutMs: READ_TIMEOUT_MS, beforeSend: () => undefined };
-      return await work(await entry.connection, call);
-    } catch (error) {
-      throw error instanceof HypervisorError ? operationError(error) : error;
+      return await within(entry, signal, work);
     } finally {
-      entry.users--;
-      if (entry.users === 0)
-        entry.timer = setTimeout(() => {
-          drop(hostId, entry);
-        }, KEEP_IDLE_MS).unref();
+      leave(hostId, entry);
+    }
+  };
+  const stream: HostStreams = async (hostId, signal, openStream) => {
+    const entry = await enter(hostId);
+    try {
+      const opened = await within(entry, signal, openStream);
+      whenClosed(opened, () => {
+        leave(hostId, entry);
+      });
+      return opened;
+    } catch (error) {
+      leave(hostId, entry);
+      throw error;
     }
   };
   return {
     read,
+    stream,
     async close() {
       const open = [...kept];
       for (const [hostId, entry] of open) drop(hostId, entry);
       await Promise.allSettled(open.map(([, entry]) => entry.connection));
     },
   };
+}
+
+/** Runs the work within its time, its errors as clients see them. */
+async function within<T>(
+  { connection }: Kept,
+  signal: AbortSignal,
+  work: (host: HostConnection, call: Call) => Promise<T>,
+): Promise<T> {
+  try {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]);
+    const call: Call = { signal: limit, timeoutMs: READ_TIMEOUT_MS, beforeSend: () => undefined };
+    return await work(await connection, call);
+  } catch (error) {
+    throw error instanceof HypervisorError ? operationError(error) : error;
+  }
 }

@@ -17,6 +17,7 @@ import {
   type Shape,
 } from "./route.ts";
 import { IdOrName, WaitSeconds } from "./schemas.ts";
+import { createWebSockets, type SocketSession } from "./web-sockets.ts";
 
 export interface ApiDeps extends ChangeDeps {
   readonly authenticate: Authenticate;
@@ -47,6 +48,7 @@ interface ErasedCall {
   readonly project: Authorized["project"];
   readonly actor: string;
   readonly requestId: string;
+  readonly origin: string;
   readonly ifMatch: IfMatch | null;
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -56,10 +58,13 @@ type Handle = (call: ErasedCall) => Promise<Outcome>;
 type Prepare = (call: ErasedCall) => Promise<unknown>;
 type Change = (tx: Tx, call: ErasedCall, prepared: unknown) => Promise<Outcome>;
 type Refresh = (body: unknown, call: ErasedCall) => ReturnType<NonNullable<ChangeRequest["refresh"]>>;
+type HandleSocket = (call: ErasedCall) => Promise<SocketSession>;
 type HandleRaw = (call: ErasedCall, exchange: Exchange) => Promise<RawAnswer>;
 
-/** Answers one request whose access, parameters and body are checked. */
-type Respond = (call: ErasedCall, request: FastifyRequest) => Promise<RawAnswer>;
+/** Answers one request whose access, parameters and body are checked; null: it has taken the connection over. */
+type Respond = (call: ErasedCall, request: FastifyRequest, reply: FastifyReply) => Promise<RawAnswer | null>;
+
+const Switching = z.undefined().meta({ description: "The connection is a WebSocket from here on." });
 
 /** Makes the `Api` on which features hang their routes; `routes` lists them as they come. */
 export function createApi(
@@ -72,6 +77,7 @@ export function createApi(
     closing.abort();
     done();
   });
+  const sockets = createWebSockets(app);
   const add = (route: RegisteredRoute, respond: Respond): void => {
     routes.push(route);
     register(app, deps, closing.signal, route, respond);
@@ -99,6 +105,23 @@ export function createApi(
           changeRequest(call, request, idempotent ? hash : null, again),
           async (tx) => change(tx, call, await prepared),
         );
+      });
+    },
+    socket: (route) => {
+      const handle = route.handle as unknown as HandleSocket;
+      const facts = {
+        ...route,
+        method: "GET" as const,
+        responses: { 101: Switching },
+        errors: [...(route.errors ?? []), "upgrade_required" as const],
+        body: null,
+        upload: null,
+        idempotent: false,
+      };
+      add(facts, async (call, request, reply) => {
+        sockets.require(request);
+        sockets.accept(request, reply, await handle(call));
+        return null;
       });
     },
     raw: (route) => {
@@ -139,7 +162,8 @@ function register(
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const signal = AbortSignal.any([closing, goneSignal(reply)]);
       const call = callOf(route, request, authorized.get(request) ?? NOBODY, signal);
-      return send(reply, await respond(call, request));
+      const answer = await respond(call, request, reply);
+      return answer === null ? reply : send(reply, answer);
     },
   };
   const { upload } = route;
@@ -162,7 +186,10 @@ function register(
 const NOBODY: Authorized = { caller: null, project: null };
 
 function isStreamed(route: RegisteredRoute): boolean {
-  return Object.values(route.responses).some((response) => !(response instanceof z.ZodType));
+  return (
+    101 in route.responses ||
+    Object.values(route.responses).some((response) => !(response instanceof z.ZodType))
+  );
 }
 
 function schemaOf(route: RegisteredRoute): FastifySchema {
@@ -217,10 +244,17 @@ function callOf(
     ...who,
     actor: who.caller === null ? "anonymous" : `token:${who.caller.tokenName}`,
     requestId: request.id,
+    origin: originOf(request),
     ifMatch: ifMatch === undefined ? null : parseIfMatch(ifMatch),
     signal,
     log: request.log,
   };
+}
+
+/** By the request's own Host header: it goes back to whoever sent it, and to nobody else. */
+function originOf({ protocol, host }: FastifyRequest): string {
+  const origin = `${protocol}://${host}`;
+  return URL.canParse(origin) ? new URL(origin).origin : "";
 }
 
 /** Aborts when the connection closes; after a complete answer nobody listens any more. */

@@ -68,6 +68,7 @@ function headersFor(error: unknown, request: FastifyRequest): Record<string, str
   const status = statusOf(error);
   const headers: Record<string, string> = { "cache-control": "no-store", "x-request-id": request.id };
   if (status === 401) headers["www-authenticate"] = 'Bearer realm="drover"';
+  if (status === 426) headers["upgrade"] = "websocket";
   const seconds = error instanceof DroverError ? error.retryAfterSeconds : undefined;
   if (seconds !== undefined) headers["retry-after"] = String(seconds);
   else if (status === 503 || status === 429) headers["retry-after"] = String(RETRY_AFTER_SECONDS);

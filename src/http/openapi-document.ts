@@ -114,7 +114,7 @@ function finishResponses(operation: Operation, route: RegisteredRoute): void {
   for (const [status, response] of Object.entries(operation.responses)) {
     if (response === undefined) continue;
     if (response.description === "Default Response") response.description = STATUS_CODES[status] ?? "";
-    if (status === "204") delete response.content;
+    if (status === "101" || status === "204") delete response.content;
     const headers = {
       ...(route.ifMatch === true && status !== "204" ? { ETag: ETAG } : {}),
       ...(status === "201" || status === "202" ? { Location: LOCATION } : {}),

@@ -11,6 +11,7 @@ import {
 /** The only place where an error becomes an HTTP status, and its title, which is the same every time. */
 export const PROBLEMS: Readonly<Record<ErrorCode, { readonly status: number; readonly title: string }>> = {
   invalid_request: { status: 422, title: "The request is not valid" },
+  upgrade_required: { status: 426, title: "The path is a WebSocket" },
   unsupported_media_type: { status: 415, title: "The content type is not taken here" },
   payload_too_large: { status: 413, title: "The body is too large" },
   unauthenticated: { status: 401, title: "A valid token is needed" },

@@ -7,6 +7,7 @@ import type { Log } from "../lib/log.ts";
 import type { Access, Caller, ProjectRef } from "./auth.ts";
 import type { Outcome, Outgoing } from "./change.ts";
 import type { IfMatch } from "./etag.ts";
+import type { SocketSession } from "./web-sockets.ts";
 
 /**
  * How a route is written. A feature's `*-routes.ts` exports `registerXRoutes(api: Api, deps: XDeps): void`; app.ts
@@ -44,6 +45,7 @@ import type { IfMatch } from "./etag.ts";
  * - `ifMatch: true` takes `If-Match`: give `call.ifMatch` to `requireMatch` with the row locked.
  * - `errors` are the codes that are the route's own; those of every route are added.
  * - `api.raw` is for streams: uploads (`upload: true`), logs, server-sent events.
+ * - `api.socket` is for WebSockets: `handle` refuses with a DroverError, or answers what to do with the open socket.
  * - Every body, response and named part should carry `.meta({ id: "Vm" })`: it becomes a type of the SDK.
  */
 
@@ -90,6 +92,8 @@ export interface Call<A extends Access, Path extends string, Query extends Shape
   /** For operations and events: `token:<name>`. */
   readonly actor: string;
   readonly requestId: string;
+  /** How the client addressed the service, such as `http://127.0.0.1:7420`; empty where that is no URL. */
+  readonly origin: string;
   readonly ifMatch: IfMatch | null;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
@@ -205,6 +209,12 @@ export interface RawRoute<A extends Access, Path extends string, Query extends S
   readonly handle: (call: Call<A, Path, Query, undefined>, exchange: Exchange) => Promise<RawAnswer>;
 }
 
+/** A path that becomes a WebSocket; the only answer that it has by itself is 101. */
+export interface SocketRoute<A extends Access, Path extends string, Query extends Shape>
+  extends Omit<RouteFacts<A, Path, Query, Responses>, "responses" | "ifMatch"> {
+  readonly handle: (call: Call<A, Path, Query, undefined>) => Promise<SocketSession>;
+}
+
 /** No query parameters of its own. */
 type Nothing = Readonly<Record<string, never>>;
 
@@ -224,6 +234,9 @@ export interface Api {
     Body extends z.ZodType = typeof NoBody,
     Prepared = undefined,
   >(route: ChangeRoute<A, Path, Query, Body, R, Prepared>): void;
+  socket<const A extends Access, const Path extends string, Query extends Shape = Nothing>(
+    route: SocketRoute<A, Path, Query>,
+  ): void;
   raw<
     const A extends Access,
     const Path extends string,

@@ -14,8 +14,10 @@ import { DroverError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
 import { answerClientError, answerConnect, installNotFound, sendProblem } from "./error-handler.ts";
 import { type BodyLimits, JSON_BODY_LIMITS, readJsonBody } from "./json-body.ts";
+import { maskTickets } from "./masked-url.ts";
 import { endsAfterAnswer, followAnswers } from "./open-answers.ts";
 import { invalidRequest, type RequestPart, violationsOf } from "./violations.ts";
+import { asksForWebSocket, followUpgrades } from "./web-sockets.ts";
 
 export interface ServerOptions {
   readonly logger: Logger;
@@ -59,12 +61,14 @@ export function createServer(options: ServerOptions): FastifyInstance {
         headersTimeout: HEADERS_TIMEOUT_MS,
         requestTimeout: REQUEST_TIMEOUT_MS,
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+        shouldUpgradeCallback: asksForWebSocket,
       };
       const server =
         options.tls === undefined
           ? createHttpServer(limits, handler)
           : createHttpsServer({ ...limits, ...options.tls, minVersion: "TLSv1.2" }, handler);
       followAnswers(server);
+      followUpgrades(server, handler);
       // Left to itself Node answers an Expect that it does not know, and a CONNECT, without a problem.
       server.on("checkExpectation", handler);
       server.on("connect", (_request, socket) => {
@@ -155,12 +159,12 @@ function installDrain(app: FastifyInstance, silent: () => readonly Socket[]): vo
   });
 }
 
-/** One line a request. Bodies and headers are never logged, and queries hold no secrets. */
+/** One line a request. Bodies and headers are never logged, queries hold no secrets, and those in paths are masked. */
 function installRequestLog(app: FastifyInstance): void {
   app.addHook("onResponse", (request, reply, done) => {
     const facts = {
       method: request.method,
-      url: request.url.slice(0, 2048),
+      url: maskTickets(request.url.slice(0, 2048)),
       status: reply.statusCode,
       durationMs: Math.round(reply.elapsedTime * 10) / 10,
       remoteAddress: request.ip,

@@ -1,3 +1,4 @@
+import type { Duplex } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
 
 /**
@@ -30,6 +31,9 @@ export const CAPABILITIES = [
   "pause",
   "save",
   "consoleLog",
+  "serialConsole",
+  "vnc",
+  "screenshot",
   "volumes",
   "directKernel",
   "firmwareBios",
@@ -189,6 +193,24 @@ export interface HostConnection {
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
   readonly consoleLog?: ConsoleLogAbility;
+  /**
+   * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
+   * at a time has it: a second one is `busy`, or takes it over with `force`, which ends the first. The stream ends,
+   * or fails, when the guest goes off, another takes over or the connection to the host is lost; destroying it gives
+   * the console free. The call's limits are for the opening. One that is off: `invalid-state`.
+   */
+  readonly openSerialConsole?: (
+    uuid: string,
+    options: { readonly force: boolean },
+    call: Call,
+  ) => Promise<Duplex>;
+  /**
+   * Opens a running or paused guest's screen: the bytes of the RFB protocol (RFC 6143), from the server's greeting on,
+   * without a password. Several at a time may. It ends as a serial console does. One that is off: `invalid-state`.
+   */
+  readonly openVnc?: (uuid: string, call: Call) => Promise<Duplex>;
+  /** What a running or paused guest's first screen shows, as a PNG. One that is off: `invalid-state`. */
+  readonly takeScreenshot?: (uuid: string, call: Call) => Promise<Uint8Array>;
 }
 
 /** A pool that the host does not have rejects with `not-found`, one without room with `storage-full`. */

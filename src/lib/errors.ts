@@ -4,6 +4,7 @@
  */
 export const ERROR_CODES = [
   "invalid_request",
+  "upgrade_required",
   "unsupported_media_type",
   "payload_too_large",
   "unauthenticated",

@@ -1,6 +1,7 @@
 import { type Duplex, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Calls, toError } from "./calls.ts";
+import { DuplexStream } from "./duplex-stream.ts";
 import { ConnectionError } from "./errors.ts";
 import { encodeFrame, type Message, messageStatus, messageType } from "./frame.ts";
 import { Keepalive } from "./keepalive.ts";
@@ -137,6 +138,30 @@ export class LibvirtConnection {
     signal?.addEventListener("abort", abort, { once: true });
     stream.once("close", () => signal?.removeEventListener("abort", abort));
     return stream;
+  }
+
+  /**
+   * Opens a procedure whose stream goes both ways, and resolves when the daemon has said that it is open. `timeoutMs`
+   * and `signal` bound the opening only. Nothing else is read from this connection while the reader is slow: give the
+   * stream one of its own.
+   */
+  async duplex<Args>(
+    procedure: Procedure<Args, unknown>,
+    args: Args,
+    options: CallOptions = {},
+  ): Promise<Duplex> {
+    const stream = new DuplexStream(procedure.name);
+    try {
+      await this.#calls.submit(procedure, args, this.#withTimeout(options), (serial) => {
+        this.#streams.open(stream, procedure, serial, options.beforeSend);
+      });
+      // Its end may have come together with the reply.
+      if (stream.errored !== null) throw stream.errored;
+      return stream;
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
   }
 
   /** Events that were registered for with connectDomainEventCallbackRegisterAny. Returns the way to stop. */

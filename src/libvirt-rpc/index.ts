@@ -24,5 +24,6 @@ export {
   typedParamMap,
   type Volume,
 } from "./structures.ts";
+export { dialLoopback, type HostTransport } from "./transports/loopback.ts";
 export type { TypedValue } from "./typed-value.ts";
 export { XdrError } from "./xdr.ts";

@@ -8,7 +8,7 @@ import { decodeError, toError } from "./calls.ts";
 import { messageStatus } from "./frame.ts";
 
 /** VIR_NET_MESSAGE_LEGACY_PAYLOAD_MAX less a header: what every daemon takes in one packet. */
-const PACKET_MAX_BYTES = 262_120;
+export const PACKET_MAX_BYTES = 262_120;
 
 /** A stream's way to its connection, once the call was sent. */
 export interface StreamPort {
@@ -28,10 +28,29 @@ export interface StreamEnd {
   destroy(error: Error): void;
 }
 
-const NO_BYTES = new Uint8Array(0);
+export const NO_BYTES = new Uint8Array(0);
+
+/** Sends bytes in packets that every daemon takes, and waits while the socket is congested. */
+export function sendPackets(port: StreamPort, chunk: Buffer, done: (error?: Error | null) => void): void {
+  if (port.isCongested()) {
+    port.onceDrained(() => {
+      sendPackets(port, chunk, done);
+    });
+    return;
+  }
+  try {
+    port.send(messageStatus.continue, chunk.subarray(0, PACKET_MAX_BYTES));
+  } catch (error) {
+    done(toError(error));
+    return;
+  }
+  if (chunk.length > PACKET_MAX_BYTES) sendPackets(port, chunk.subarray(PACKET_MAX_BYTES), done);
+  else if (port.isCongested()) port.onceDrained(done);
+  else done();
+}
 
 /** Tells the daemon to drop a stream that did not come to its end. */
-function abandon(port: StreamPort | null): Error | null {
+export function abandon(port: StreamPort | null): Error | null {
   if (port === null) return null;
   try {
     port.send(messageStatus.error, NO_BYTES);
@@ -75,25 +94,8 @@ export class UploadStream extends Writable implements StreamEnd {
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
     const port = this.#port;
-    if (port === null) {
-      done(new Error(`${this.#procedure} has no open stream`));
-      return;
-    }
-    if (port.isCongested()) {
-      port.onceDrained(() => {
-        this._write(chunk, _encoding, done);
-      });
-      return;
-    }
-    try {
-      port.send(messageStatus.continue, chunk.subarray(0, PACKET_MAX_BYTES));
-    } catch (error) {
-      done(toError(error));
-      return;
-    }
-    if (chunk.length > PACKET_MAX_BYTES) this._write(chunk.subarray(PACKET_MAX_BYTES), _encoding, done);
-    else if (port.isCongested()) port.onceDrained(done);
-    else done();
+    if (port === null) done(new Error(`${this.#procedure} has no open stream`));
+    else sendPackets(port, chunk, done);
   }
 
   override _final(done: (error?: Error | null) => void): void {

@@ -13,6 +13,7 @@ import { runScript } from "./run-script.mjs";
 const CHECKS = [
   { name: "lint", program: "eslint", args: ["-c", ".config/eslint.config.mjs", "--max-warnings=0", "."] },
   { name: "types", program: "tsc", args: ["--noEmit", "-p", "."] },
+  { name: "types of pages", program: "tsc", args: ["--noEmit", "-p", "src/consoles/page"] },
   { name: "generated files", program: "node", args: ["src/setup/generate.mjs", "--check"] },
   {
     name: "import law",

@@ -50,6 +50,15 @@ export const TEST_PACKAGES = Object.freeze([
   "openssl",
 ]);
 
+/**
+ * The browser in which the tests open consoles. Ubuntu has it as a snap only: there, one that is installed is used.
+ * @param {string} release the text of /etc/os-release
+ * @returns {readonly string[]}
+ */
+export function browserPackages(release) {
+  return /^ID="?debian"?$/m.test(release) ? ["chromium-headless-shell"] : [];
+}
+
 const POLICY = "/usr/sbin/policy-rc.d";
 const POLICY_MARK = "# Made by Drover while it installs packages; may be removed.";
 const LOCK_TIMEOUT_SECONDS = 600;

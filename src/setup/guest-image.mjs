@@ -45,7 +45,8 @@ const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
 
 /**
  * Builds the image, or finds it built. On the serial console the guest prints `DROVER-GUEST-UP boot=<boot id>`, then
- * `DROVER-GUEST-IP eth0 <address>` for each lease it gets, and `DROVER-GUEST-DOWN` when it is asked to stop or reboot.
+ * `DROVER-GUEST-IP eth0 <address>` for each lease it gets, and `DROVER-GUEST-DOWN` when it is asked to stop or reboot. After
+ * Enter there is a shell, on the serial console and on the screen.
  * Needs the packages GUEST_IMAGE_PACKAGES.
  * @param {{ cacheDir?: string, log?: (line: string) => void }} [options]
  * @returns {Promise<GuestImage>}

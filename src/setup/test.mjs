@@ -1,5 +1,7 @@
 // npm test: sets up everything the tests need and runs them all, real hypervisors included.
+import { existsSync, readFileSync } from "node:fs";
 import {
+  browserPackages,
   canInstallPackages,
   ensurePackages,
   GUEST_IMAGE_PACKAGES,
@@ -18,7 +20,14 @@ import { runScript } from "./run-script.mjs";
 import { xenVersionOf } from "./xen-host/flavours.mjs";
 import { buildXenHost } from "./xen-host.mjs";
 
-const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...XEN_HOST_PACKAGES, ...TEST_PACKAGES];
+const RELEASE = "/etc/os-release";
+const PACKAGES = [
+  ...HYPERVISOR_PACKAGES,
+  ...GUEST_IMAGE_PACKAGES,
+  ...XEN_HOST_PACKAGES,
+  ...TEST_PACKAGES,
+  ...browserPackages(existsSync(RELEASE) ? readFileSync(RELEASE, "utf8") : ""),
+];
 // These start hypervisors; what is left runs anywhere.
 const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/qemu-*"];
 

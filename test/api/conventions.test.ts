@@ -117,6 +117,30 @@ describe("what is not HTTP", () => {
   });
 });
 
+describe("a request that names an upgrade", () => {
+  const head = (path: string, upgrade: string): string =>
+    `GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: ${upgrade}\r\n`;
+
+  test("to anything but a WebSocket is an ordinary request", async () => {
+    const text = await overSocket(`${head("/v1/nothing", "h2c")}connection: close\r\n\r\n`);
+    expect(text).toMatch(/^HTTP\/1\.1 404 /);
+  });
+
+  test("to a WebSocket where there is none is a problem that ends the connection", async () => {
+    const text = await overSocket(`${head("/v1/nothing", "websocket")}\r\n`);
+    expect(text).toMatch(/^HTTP\/1\.1 404 /);
+    expect(text.toLowerCase()).toContain("connection: close");
+    expect(text).toContain('"code":"not_found"');
+  });
+});
+
+test("a console's ticket is masked in the log", async () => {
+  const ticket = `console_${"x".repeat(43)}`;
+  await api.request("GET", `/console/${ticket}`);
+  await expect.poll(() => JSON.stringify(api.logged)).toContain("/console/console_***");
+  expect(JSON.stringify(api.logged)).not.toContain(ticket);
+});
+
 describe("a path", () => {
   test("that is not there is a 404", async () => {
     expectProblem(await api.request("GET", "/v1/nothing"), 404, "not_found");

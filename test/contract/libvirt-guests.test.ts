@@ -53,6 +53,18 @@ describe("a save that its caller gives up", () => {
   });
 });
 
+describe("a screen", () => {
+  it("that is on another loopback than ours is not taken for one that is", async () => {
+    const spec = await scene.define();
+    await scene.connection.startDomain(spec.uuid, call);
+    const open = there(scene.connection.openVnc);
+    await expect(open(spec.uuid, call)).rejects.toMatchObject({
+      reason: "unsupported",
+      message: expect.stringContaining("qemu+ssh://") as string,
+    });
+  });
+});
+
 describe("a qcow2 image", () => {
   it("is uploaded as it is, shows its own size, grows, and boots", async () => {
     const { disk } = await buildGuestImage();

@@ -46,6 +46,10 @@ export async function qemuWorld(host: KvmHost): Promise<ContractWorld> {
   return {
     driver: libvirtDriver,
     target,
+    // libvirtd and QEMU have a network of their own: over its socket we are not on their loopback, over ssh we are.
+    ...(host.sshUri === undefined
+      ? {}
+      : { screenTarget: { ...target, uri: host.sshUri, credentials: sshOf(host) } }),
     pool: POOL,
     network: "default",
     memoryMib: 128,
@@ -54,6 +58,10 @@ export async function qemuWorld(host: KvmHost): Promise<ContractWorld> {
     patienceMs: 180_000,
     tearDown: async () => undefined,
   };
+}
+
+function sshOf({ credentials }: KvmHost): HostTarget["credentials"] {
+  return credentials.ssh === undefined ? {} : { ssh: credentials.ssh };
 }
 
 async function makePool(host: KvmHost): Promise<void> {

@@ -9,7 +9,7 @@ vi.setConfig({ testTimeout: 240_000 });
 let host: KvmHost;
 
 beforeAll(async () => {
-  host = await startKvmHost();
+  host = await startKvmHost({ ssh: true });
 });
 afterAll(async () => {
   await host.stop();
@@ -29,6 +29,9 @@ describeDriverContract({
     "pause",
     "save",
     "consoleLog",
+    "serialConsole",
+    "vnc",
+    "screenshot",
     "volumes",
     "directKernel",
     "firmwareBios",

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { Capability } from "../../src/hypervisors/hypervisor.ts";
 import { connectionBehaviours } from "./suite/connection.ts";
 import { consoleLogBehaviours } from "./suite/console-log.ts";
+import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./suite/consoles.ts";
 import { definitionBehaviours } from "./suite/definition.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
@@ -35,6 +36,9 @@ const TOPICS: readonly Topic[] = [
   { name: "limits", register: limitBehaviours },
   { name: "events", ability: "events", register: eventBehaviours },
   { name: "console log", ability: "consoleLog", register: consoleLogBehaviours },
+  { name: "serial console", ability: "serialConsole", register: serialConsoleBehaviours },
+  { name: "VNC", ability: "vnc", register: vncBehaviours },
+  { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
   { name: "volumes", ability: "volumes", register: volumeBehaviours },
 ];
 
@@ -99,4 +103,7 @@ const MEMBERS = {
   save: "saveDomain",
   volumes: "volumes",
   consoleLog: "consoleLog",
+  serialConsole: "openSerialConsole",
+  vnc: "openVnc",
+  screenshot: "takeScreenshot",
 } as const;

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isDebianFamily } from "../../src/setup/debian-packages.mjs";
+import { browserPackages, isDebianFamily } from "../../src/setup/debian-packages.mjs";
 import { libvirtdConf } from "../../src/setup/private-libvirt/configuration.mjs";
 import { readNamespace } from "../../src/setup/private-libvirt/namespace-state.mjs";
 import { chooseSubnet } from "../../src/setup/private-libvirt/nat-network.mjs";
@@ -17,6 +17,15 @@ describe("isDebianFamily", () => {
     ["", false],
   ])("%j: %s", (text, expected) => {
     expect(isDebianFamily(text)).toBe(expected);
+  });
+});
+
+describe("browserPackages", () => {
+  it("are those of Debian, for others have none of the kind", () => {
+    expect(browserPackages('PRETTY_NAME="Debian GNU/Linux 12"\nID=debian\n')).toEqual([
+      "chromium-headless-shell",
+    ]);
+    expect(browserPackages("ID=ubuntu\nID_LIKE=debian\n")).toEqual([]);
   });
 });
 

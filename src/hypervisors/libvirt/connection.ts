@@ -1,7 +1,8 @@
 import { systemClock } from "../../lib/clock.ts";
-import type { LibvirtConnection } from "../../libvirt-rpc/index.ts";
+import type { LibvirtConnection, Transport } from "../../libvirt-rpc/index.ts";
 import type { Call, HostConnection, HostEvent, HostTarget, HypervisorError } from "../hypervisor.ts";
 import { consoleLogAbility } from "./console-log.ts";
+import { consoleMembers, hostTransportOf, OpenConsoles } from "./consoles.ts";
 import { DomainFactCache } from "./domain-fact-cache.ts";
 import { observe } from "./domain-lookup.ts";
 import * as domains from "./domains.ts";
@@ -12,7 +13,8 @@ import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
 import { save } from "./managed-save.ts";
 import { type Platform, readPlatform } from "./platform.ts";
-import { probe } from "./probe.ts";
+import { capabilitiesOf, probe } from "./probe.ts";
+import { takeScreenshot } from "./screenshot.ts";
 import type { OpenConnection } from "./side-connections.ts";
 import { volumeAbility } from "./volumes.ts";
 
@@ -22,11 +24,15 @@ export interface ConnectionParts {
   readonly open: OpenConnection;
   readonly target: HostTarget;
   readonly driverType: LibvirtDriverType;
+  readonly transport: Transport;
 }
 
 /** A connected host, by the contract. */
-export function hostConnection({ main, open, target, driverType }: ConnectionParts): HostConnection {
+export function hostConnection(parts: ConnectionParts): HostConnection {
+  const { main, open, target, driverType, transport } = parts;
   const lanes = new Lanes(main, open);
+  const consoles = new OpenConsoles(open);
+  const capabilities = capabilitiesOf(driverType, hostTransportOf(transport) !== null);
   const cache = new DomainFactCache(systemClock);
   const platform = rememberPlatform((call) => readPlatform(lanes, driverType, target.accelerator, call));
   const host: HostContext = { calls: lanes, cache, target, driverType, platform: platform.get };
@@ -34,7 +40,7 @@ export function hostConnection({ main, open, target, driverType }: ConnectionPar
     if (changesDefinition(event)) cache.drop(event.domain.uuid);
   });
   return {
-    probe: async (call) => probe(lanes, driverType, await platform.readAnew(call), call),
+    probe: async (call) => probe(lanes, capabilities, await platform.readAnew(call), call),
     inventory: (call) => readInventory(host, call),
     observeDomain: (uuid, call) => observe(host, uuid, call),
     defineDomain: (spec, call) => domains.define(host, spec, call),
@@ -49,22 +55,32 @@ export function hostConnection({ main, open, target, driverType }: ConnectionPar
     rebootDomain: (uuid, call) => domains.reboot(host, uuid, call),
     resetDomain: (uuid, call) => domains.reset(host, uuid, call),
     saveDomain: (uuid, call) => save(host, uuid, call),
-    ...(driverType === "TEST" ? {} : { volumes: volumeAbility(lanes), consoleLog: consoleLogAbility(host) }),
-    ...lifecycleOf(main, lanes),
+    ...(driverType === "TEST"
+      ? {}
+      : {
+          volumes: volumeAbility(lanes),
+          consoleLog: consoleLogAbility(host),
+          ...consoleMembers(consoles, host, transport),
+          takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),
+        }),
+    ...lifecycleOf(main, async () => {
+      consoles.close();
+      await lanes.close();
+    }),
   };
 }
 
 type Lifecycle = Pick<HostConnection, "watch" | "onClose" | "close">;
 
 /** Tells of a connection that was lost, once to each listener, and of none that we closed. */
-function lifecycleOf(main: LibvirtConnection, lanes: Lanes): Lifecycle {
+function lifecycleOf(main: LibvirtConnection, closeAll: () => Promise<void>): Lifecycle {
   const listeners = new Set<(error: HypervisorError) => void>();
   let lostBy: HypervisorError | null = null;
   let isClosing = false;
   main.onClose((error) => {
     if (isClosing) return;
     lostBy = connectionLost(error);
-    void lanes.close();
+    void closeAll();
     for (const listener of listeners) listener(lostBy);
     listeners.clear();
   });
@@ -85,7 +101,7 @@ function lifecycleOf(main: LibvirtConnection, lanes: Lanes): Lifecycle {
     },
     close: async () => {
       isClosing = true;
-      await lanes.close();
+      await closeAll();
     },
   };
 }

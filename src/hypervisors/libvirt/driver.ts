@@ -1,4 +1,9 @@
-import { connectGetType, connectLibvirt, type LibvirtConnection } from "../../libvirt-rpc/index.ts";
+import {
+  connectGetType,
+  connectLibvirt,
+  type LibvirtConnection,
+  type Transport,
+} from "../../libvirt-rpc/index.ts";
 import {
   type Capability,
   type HostConnection,
@@ -40,14 +45,15 @@ export const libvirtDriver: HostDriver = {
 async function connect(target: HostTarget, signal: AbortSignal): Promise<HostConnection> {
   const uri = parseLibvirtUri(target.uri);
   if ("error" in uri) throw new HypervisorError("invalid-spec", `the host's URI is refused: ${uri.error}`);
+  const transport = transportFor(uri.endpoint, target.credentials);
   const open = (openSignal: AbortSignal, timeoutMs: number) =>
-    openConnection(uri, target, openSignal, timeoutMs);
+    openConnection(uri, transport, openSignal, timeoutMs);
   const main = await open(signal, CONNECT_TIMEOUT_MS);
   try {
     const { type } = await main.call(connectGetType, undefined, { signal, timeoutMs: CONNECT_TIMEOUT_MS });
     const driverType = readDriverType(type);
     await subscribe(main, { signal, timeoutMs: CONNECT_TIMEOUT_MS });
-    return hostConnection({ main, open, target, driverType });
+    return hostConnection({ main, open, target, driverType, transport });
   } catch (error) {
     await main.close();
     throw error;
@@ -56,11 +62,10 @@ async function connect(target: HostTarget, signal: AbortSignal): Promise<HostCon
 
 function openConnection(
   uri: LibvirtUri,
-  target: HostTarget,
+  transport: Transport,
   signal: AbortSignal,
   timeoutMs: number,
 ): Promise<LibvirtConnection> {
-  const transport = transportFor(uri.endpoint, target.credentials);
   return connectLibvirt({ transport, uri: uri.open, signal, connectTimeoutMs: timeoutMs });
 }
 

@@ -29,13 +29,22 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   ...MOCK_CAPABILITIES,
   "directKernel",
   "consoleLog",
+  "serialConsole",
+  "vnc",
+  "screenshot",
   "volumes",
 ];
+
+/** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */
+export function capabilitiesOf(driverType: LibvirtDriverType, isOnHost: boolean): readonly Capability[] {
+  if (driverType === "TEST") return MOCK_CAPABILITIES;
+  return isOnHost ? QEMU_CAPABILITIES : QEMU_CAPABILITIES.filter((ability) => ability !== "vnc");
+}
 
 /** What the host is and has. */
 export async function probe(
   calls: HostCalls,
-  driverType: LibvirtDriverType,
+  offered: readonly Capability[],
   platform: Platform,
   call: Call,
 ): Promise<HostFacts> {
@@ -62,9 +71,7 @@ export async function probe(
     memoryMib: memory.totalMib,
     numaCells: capabilities.numaCells,
     accelerator: acceleratorOf(platform.domainType),
-    guestTypes: [
-      { guestType: "hvm", capabilities: driverType === "TEST" ? MOCK_CAPABILITIES : QEMU_CAPABILITIES },
-    ],
+    guestTypes: [{ guestType: "hvm", capabilities: offered }],
   };
 }
 

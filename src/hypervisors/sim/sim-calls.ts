@@ -29,6 +29,7 @@ export const SIM_CALLS = [
   "listVolumes",
   "readConsoleLog",
   "deleteConsoleLog",
+  "openSerialConsole",
 ] as const;
 export type SimCall = (typeof SIM_CALLS)[number];
 

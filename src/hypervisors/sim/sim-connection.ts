@@ -10,6 +10,7 @@ import {
   type ObservedDomain,
 } from "../hypervisor.ts";
 import type { SimCalls } from "./sim-calls.ts";
+import { type SimConsoles, serialConsoleOf } from "./sim-console.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
@@ -39,6 +40,7 @@ export interface SimConnectionParts {
   /** Writes down, after this many milliseconds, that a guest has stopped. */
   readonly settleLater: (uuid: string, afterMs: number) => void;
   readonly close: () => Promise<void>;
+  readonly consoles: SimConsoles;
 }
 
 /** A connection to a simulated host. Everything it knows is in the world: it keeps nothing itself. */
@@ -93,6 +95,7 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
     consoleLog: consoleLogOf(calls, target),
+    openSerialConsole: serialConsoleOf(parts),
   };
 }
 

@@ -1,6 +1,7 @@
 import { type HostConnection, type HostDriver, type HostTarget, HypervisorError } from "../hypervisor.ts";
 import { CallCounter, SimCalls } from "./sim-calls.ts";
 import { simConnection } from "./sim-connection.ts";
+import { SimConsoles } from "./sim-console.ts";
 import { declaredCapabilities } from "./sim-facts.ts";
 import { SimLife, withinLimits } from "./sim-life.ts";
 import { type HostRow, READ_HOST } from "./sim-reads-store.ts";
@@ -15,6 +16,7 @@ import { fromDatabase, type SimWorld } from "./sim-world-store.ts";
 export function createSimDriver(options: { readonly databaseUrl: string }): HostDriver {
   const counter = new CallCounter();
   const worlds = new SharedWorld(options.databaseUrl);
+  const consoles = new SimConsoles();
   return {
     name: "sim",
     schemes: SIM_SCHEMES,
@@ -30,7 +32,7 @@ export function createSimDriver(options: { readonly databaseUrl: string }): Host
       const limits = { life: new SimLife(), signal, timeoutMs: null };
       return withinLimits(limits, async (isOver) => {
         const { world, release } = await worlds.acquire();
-        const connection = await open({ world, release, settings, target, counter, signal });
+        const connection = await open({ world, release, settings, target, counter, consoles, signal });
         if (isOver()) await connection.close();
         return connection;
       });
@@ -44,6 +46,7 @@ interface Opening {
   readonly settings: SimSettings;
   readonly target: HostTarget;
   readonly counter: CallCounter;
+  readonly consoles: SimConsoles;
   readonly signal: AbortSignal;
 }
 
@@ -66,7 +69,7 @@ async function open(opening: Opening): Promise<HostConnection> {
 }
 
 async function openHost(opening: Opening, life: SimLife): Promise<HostConnection> {
-  const { world, settings, target, counter, signal, release } = opening;
+  const { world, settings, target, counter, consoles, signal, release } = opening;
   const hostId = await world.hostId(canonicalSimUri(settings));
   const watchers = new Set<(uuid: string, detail: string) => void>();
   const breaks = new Breaks(life);
@@ -98,6 +101,7 @@ async function openHost(opening: Opening, life: SimLife): Promise<HostConnection
       settleLater(world, hostId, uuid, afterMs, life);
     },
     close: release,
+    consoles,
   });
 }
 

@@ -24,6 +24,7 @@ const KVM_HVM: readonly Capability[] = [
   "pause",
   "save",
   "consoleLog",
+  "serialConsole",
   "volumes",
   "directKernel",
   "firmwareBios",

@@ -76,3 +76,10 @@ export const READ_CONSOLE = `
 SELECT ${HOST},
   coalesce((SELECT c.entries FROM sim.console_log c WHERE c.host_id = h.id AND c.uuid = $2), '[]') AS entries
 FROM sim.host h WHERE h.id = $1`;
+
+export interface SerialRow extends ConsoleRow, DomainRow {}
+export const READ_SERIAL = `
+SELECT ${HOST},
+  (SELECT ${DOMAIN} FROM sim.domain_now d WHERE d.host_id = h.id AND d.uuid = $2) AS domain,
+  coalesce((SELECT c.entries FROM sim.console_log c WHERE c.host_id = h.id AND c.uuid = $2), '[]') AS entries
+FROM sim.host h WHERE h.id = $1`;

@@ -149,7 +149,10 @@ export const domainScreenshot = remote(
   struct({ domain, screen: uint, flags: uint }),
   struct({ mime: nullable(string) }),
 );
-/** A stream from the host: the console's output. A null `devName` is the first console. */
+/**
+ * A stream both ways: the console's bytes. A null `devName` is the first console. Flag 1 (VIR_DOMAIN_CONSOLE_FORCE)
+ * takes it from whoever has it open; without, an open one is refused.
+ */
 export const domainOpenConsole = remoteVoid(
   "domainOpenConsole",
   201,

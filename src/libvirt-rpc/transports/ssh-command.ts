@@ -42,9 +42,14 @@ export interface SshFiles {
   readonly identity: string | null;
 }
 
-/** The arguments of ssh for one command by itself. */
-export function sshArguments(transport: SshTransport, files: SshFiles, command: string): string[] {
-  return [...sshDestination(transport, files, ["ControlMaster=no", "ControlPath=none"]), command];
+/** What is asked of the far side: a command, or a way to a port of its own loopback. */
+export type SshPurpose = { readonly command: string } | { readonly loopbackPort: number };
+
+/** The arguments of ssh for one purpose by itself. */
+export function sshArguments(transport: SshTransport, files: SshFiles, purpose: SshPurpose): string[] {
+  const alone = ["ControlMaster=no", "ControlPath=none"];
+  if ("command" in purpose) return [...sshDestination(transport, files, alone), purpose.command];
+  return ["-W", `127.0.0.1:${purpose.loopbackPort}`, ...sshDestination(transport, files, alone)];
 }
 
 /**
@@ -111,6 +116,9 @@ export function explainSsh(host: string, how: string, stderr: string): Connectio
   }
   if (said.includes("Permission denied") || said.includes("Too many authentication failures")) {
     return new ConnectionError("auth", `ssh to ${host} was not let in${because}`);
+  }
+  if (said.includes("stdio forwarding failed")) {
+    return new ConnectionError("refused", `ssh on ${host} does not let us through to the port${because}`);
   }
   if (/timed out/i.test(said))
     return new ConnectionError("timeout", `ssh to ${host} was not answered${because}`);

@@ -72,6 +72,7 @@ const INITTAB = `::sysinit:/etc/init
 ::respawn:/bin/acpid -f -l /dev/null
 ::ctrlaltdel:/sbin/shutdown reboot
 ${CONSOLE.replace("/dev/", "")}::askfirst:-/bin/sh
+tty1::askfirst:-/bin/sh
 `;
 
 /**

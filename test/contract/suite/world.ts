@@ -29,6 +29,8 @@ export interface DriverContract {
 export interface ContractWorld {
   readonly driver: HostDriver;
   readonly target: HostTarget;
+  /** The same host by a way on which its screens are in reach; without, `target` is one. */
+  readonly screenTarget?: HostTarget;
   /** The pool that holds test volumes and console logs. */
   readonly pool: string;
   /** A network that the host has; null: test domains have no NIC. */

@@ -12,7 +12,9 @@ import {
 const files = { knownHosts: "/run/x/known_hosts", identity: "/run/x/identity" };
 
 test("nothing is asked, nothing is configured and no key is taken on trust", () => {
-  const args = sshArguments({ kind: "ssh", host: "n1", port: 2222, user: "root" }, files, "true");
+  const args = sshArguments({ kind: "ssh", host: "n1", port: 2222, user: "root" }, files, {
+    command: "true",
+  });
   expect(args.slice(0, 2)).toEqual(["-F", "none"]);
   expect(args).toEqual(
     expect.arrayContaining(["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]),
@@ -23,17 +25,37 @@ test("nothing is asked, nothing is configured and no key is taken on trust", () 
   expect(args.join(" ")).toContain("-l root -p 2222");
 });
 
+test("a port of the far side's own loopback is reached without a command there", () => {
+  const args = sshArguments({ kind: "ssh", host: "n1" }, files, { loopbackPort: 5901 });
+  expect(args.slice(-4)).toEqual(["-W", "127.0.0.1:5901", "--", "n1"]);
+  expect(args).toContain("StrictHostKeyChecking=yes");
+});
+
+test("a port that nobody listens on is not taken for a host out of reach", () => {
+  const stderr = "channel 0: open failed: connect failed: Connection refused\nstdio forwarding failed\n";
+  expect(explainSsh("n1", "exit code 255", stderr)).toMatchObject({
+    kind: "refused",
+    message: expect.stringContaining("does not let us through") as string,
+  });
+});
+
 test("a per cent sign in the temporary directory is not expanded", () => {
-  const args = sshArguments({ kind: "ssh", host: "n1" }, { knownHosts: "/a%h/k", identity: null }, "true");
+  const args = sshArguments(
+    { kind: "ssh", host: "n1" },
+    { knownHosts: "/a%h/k", identity: null },
+    { command: "true" },
+  );
   expect(args).toContain('UserKnownHostsFile="/a%%h/k"');
 });
 
 test.each(["-oProxyCommand=id", "", "n1 -oX", "n1;id", "n1\nx", "$(id)"])("host %j is refused", (host) => {
-  expect(() => sshArguments({ kind: "ssh", host }, files, "true")).toThrow("is no host name");
+  expect(() => sshArguments({ kind: "ssh", host }, files, { command: "true" })).toThrow("is no host name");
 });
 
 test.each(["-x", "a b", "root;id", ""])("user %j is refused", (user) => {
-  expect(() => sshArguments({ kind: "ssh", host: "n1", user }, files, "true")).toThrow("is no user name");
+  expect(() => sshArguments({ kind: "ssh", host: "n1", user }, files, { command: "true" })).toThrow(
+    "is no user name",
+  );
 });
 
 test.each([

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { messageStatus, messageType } from "../../../src/libvirt-rpc/frame.ts";
 import {
   connectLibvirt,
+  domainOpenConsole,
   domainScreenshot,
   type LibvirtConnection,
   storageVolDownload,
@@ -13,7 +14,7 @@ import {
 import { FakeDaemon, type FakeDaemonOptions } from "./fake-daemon.ts";
 
 const range = { volume: { pool: "default", name: "disk", key: "/disk" }, offset: 0n, length: 0n, flags: 0 };
-const OPENING = new Set([storageVolUpload.number, storageVolDownload.number]);
+const OPENING = new Set([storageVolUpload.number, storageVolDownload.number, domainOpenConsole.number]);
 
 let daemon: FakeDaemon;
 let connection: LibvirtConnection;
@@ -291,4 +292,112 @@ test("a download ends with the reason of its signal", async () => {
   const rejected = expect(reading).rejects.toBe(reason);
   abort.abort(reason);
   await rejected;
+});
+
+const guest = {
+  domain: { name: "guest", uuid: "0199f3a2-7c11-7e02-9f1b-2b7d1a3c5e77", id: 1 },
+  devName: null,
+  flags: 0,
+};
+
+/** Opens the stream, and gives back what it is sent. */
+const echoing: FakeDaemonOptions = {
+  onMessage: (message, peer) => {
+    if (message.type === messageType.stream && message.status === messageStatus.continue) {
+      peer.stream(message, messageStatus.continue, message.body);
+    }
+    return obliging.onMessage?.(message, peer) ?? false;
+  },
+};
+
+test("a stream that goes both ways carries both, and ends when we end it", async () => {
+  await connectTo(echoing);
+  const stream = await connection.duplex(domainOpenConsole, guest);
+  const data = Buffer.from(Array.from({ length: 600_001 }, (_, i) => i % 251));
+  const chunks: Buffer[] = [];
+  const ended = new Promise((resolve) => stream.once("close", resolve));
+  stream.on("data", (chunk: Buffer) => {
+    chunks.push(chunk);
+    if (Buffer.concat(chunks).length === data.length) stream.end();
+  });
+  stream.write(data);
+  await ended;
+  expect(Buffer.concat(chunks).equals(data)).toBe(true);
+  expect(packets(messageStatus.ok).length).toBe(1);
+  expect(packets(messageStatus.error)).toEqual([]);
+  expect(connection.closed).toBe(false);
+});
+
+test("a stream that goes both ways ends when the daemon has nothing more to say", async () => {
+  await connectTo(obliging);
+  const stream = await connection.duplex(domainOpenConsole, guest);
+  const text = buffer(stream);
+  const [call] = daemon.peer.calls;
+  if (call === undefined) throw new Error("nothing was called");
+  daemon.peer.stream(call, messageStatus.continue, Buffer.from("login: "));
+  daemon.peer.stream(call, messageStatus.continue);
+  expect((await text).toString()).toBe("login: ");
+  await vi.waitFor(() => {
+    expect(stream.closed).toBe(true);
+  });
+});
+
+test("a stream that goes both ways fails with the daemon's error", async () => {
+  await connectTo(obliging);
+  const stream = await connection.duplex(domainOpenConsole, guest);
+  const [call] = daemon.peer.calls;
+  if (call === undefined) throw new Error("nothing was called");
+  daemon.peer.replyError(call, 38, "stream had I/O failure", messageType.stream);
+  await vi.waitFor(() => {
+    expect(stream.errored).toMatchObject({ code: 38, procedure: "domainOpenConsole" });
+  });
+});
+
+test("a stream that goes both ways is refused when its end comes with the reply", async () => {
+  await connectTo({
+    onMessage: (message, peer) => {
+      if (message.procedure !== domainOpenConsole.number || message.type !== messageType.call) return false;
+      peer.socket.cork();
+      peer.reply(message, domainOpenConsole.result, undefined);
+      peer.replyError(message, 38, "gone", messageType.stream);
+      peer.socket.uncork();
+      return true;
+    },
+  });
+  await expect(connection.duplex(domainOpenConsole, guest)).rejects.toMatchObject({ message: "gone" });
+});
+
+test("a stream that goes both ways tells the daemon when it is dropped, and goes with its connection", async () => {
+  await connectTo(obliging);
+  const stream = await connection.duplex(domainOpenConsole, guest);
+  stream.destroy();
+  await vi.waitFor(() => {
+    expect(packets(messageStatus.error).length).toBe(1);
+  });
+  const other = await connection.duplex(domainOpenConsole, guest);
+  await connection.close();
+  await vi.waitFor(() => {
+    expect(other.errored).toMatchObject({ name: "ConnectionError" });
+  });
+});
+
+test("a stream that goes both ways takes no more than its reader, and no more than the daemon reads", async () => {
+  await connectTo(obliging);
+  const stream = await connection.duplex(domainOpenConsole, guest);
+  const [call] = daemon.peer.calls;
+  if (call === undefined) throw new Error("nothing was called");
+  const megabyte = Buffer.alloc(1_000_000);
+  for (let sent = 0; sent < 64; sent++) daemon.peer.stream(call, messageStatus.continue, megabyte);
+  let before = -1;
+  while (stream.readableLength !== before) {
+    before = stream.readableLength;
+    await sleep(50);
+  }
+  expect(stream.readableLength).toBeLessThan(8_000_000);
+  daemon.peer.socket.pause();
+  let written = 0;
+  while (stream.write(megabyte) && written < MUCH_BYTES) written += megabyte.length;
+  await sleep(50);
+  expect(stream.writableNeedDrain).toBe(true);
+  stream.destroy();
 });

@@ -1,6 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { readPlatform } from "../../../../src/hypervisors/libvirt/platform.ts";
-import { formatVersion, probe } from "../../../../src/hypervisors/libvirt/probe.ts";
+import {
+  capabilitiesOf,
+  formatVersion,
+  probe,
+  QEMU_CAPABILITIES,
+} from "../../../../src/hypervisors/libvirt/probe.ts";
 import { errorCode } from "../../../../src/libvirt-rpc/index.ts";
 import { type Answers, call, fakeCalls, refuse } from "./fake-calls.ts";
 import { fixture } from "./fixture.ts";
@@ -115,7 +120,7 @@ describe("the probe", () => {
   it("tells the machine, and the accelerator that guests get", async () => {
     const calls = fakeCalls({ ...machine, ...kvmIsAbsent });
     const platform = await readPlatform(calls, "QEMU", "auto", call);
-    expect(await probe(calls, "QEMU", platform, call)).toMatchObject({
+    expect(await probe(calls, QEMU_CAPABILITIES, platform, call)).toMatchObject({
       hostUuid: "11ff6064-ac7f-4155-a4ef-f38d15a257fd",
       hostname: "n1",
       hypervisor: "kvm",
@@ -132,11 +137,17 @@ describe("the probe", () => {
     const calls = fakeCalls({ ...machine, ...kvmIsAbsent });
     const platform = await readPlatform(calls, "QEMU", "auto", call);
     const silent = { ...platform, capabilities: { ...platform.capabilities, topology: null } };
-    expect((await probe(calls, "QEMU", silent, call)).cpu).toMatchObject({
+    expect((await probe(calls, QEMU_CAPABILITIES, silent, call)).cpu).toMatchObject({
       sockets: 2,
       coresPerSocket: 4,
       threadsPerCore: 2,
     });
+  });
+
+  it("offers screens only where we are on the host itself", () => {
+    expect(capabilitiesOf("QEMU", true)).toEqual(QEMU_CAPABILITIES);
+    expect(capabilitiesOf("QEMU", false)).toEqual(QEMU_CAPABILITIES.filter((ability) => ability !== "vnc"));
+    expect(capabilitiesOf("TEST", true)).not.toContain("serialConsole");
   });
 
   it("formats versions", () => {
