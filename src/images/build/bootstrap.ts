@@ -63,8 +63,10 @@ async function installPackages(
     {
       env: { ...env, TMPDIR: temporary, HOME: temporary },
       onLine: (line) => {
-        count = countPackages(line, count);
-        if (count.total > 0) onProgress(count.done, count.total);
+        const next = countPackages(line, count);
+        if (next === count) return;
+        count = next;
+        onProgress(count.done, count.total);
       },
     },
   );

@@ -52,8 +52,9 @@ Type=ether
 DHCP=yes
 `;
 
-/** The sources.list of the image is right as it is; cloud-init would write one of its own. */
+/** The sources.list of the image is right as it is, and no other locale is there; cloud-init would choose its own. */
 const CLOUD_CONFIG = `datasource_list: [NoCloud, None]
+locale: C.UTF-8
 apt:
   preserve_sources_list: true
 system_info:

@@ -12,11 +12,12 @@ export interface PackageCount {
 const DECIDED = /^\d+ upgraded, (\d+) newly installed, /;
 const SET_UP = /^Setting up \S+ \(/;
 
-/** The count after this line. */
-export function countPackages(line: string, { done, total }: PackageCount): PackageCount {
+/** The count after this line: the same object where the line does not change it. */
+export function countPackages(line: string, count: PackageCount): PackageCount {
+  const { done, total } = count;
   const decided = DECIDED.exec(line)?.[1];
   if (decided !== undefined) return { done, total: total + Number(decided) };
-  return SET_UP.test(line) ? { done: Math.min(done + 1, total), total } : { done, total };
+  return SET_UP.test(line) && done < total ? { done: done + 1, total } : count;
 }
 
 interface Cause {
