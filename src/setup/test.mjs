@@ -1,5 +1,6 @@
 // npm test: sets up everything the tests need and runs them all, real hypervisors included.
 import {
+  BUILD_PACKAGES,
   canInstallPackages,
   ensurePackages,
   GUEST_IMAGE_PACKAGES,
@@ -15,7 +16,7 @@ import { PROJECT_DIR, projectEnvironment, projectProgram } from "./project.mjs";
 import { runVisibly } from "./run-program.mjs";
 import { runScript } from "./run-script.mjs";
 
-const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...TEST_PACKAGES];
+const PACKAGES = [...HYPERVISOR_PACKAGES, ...GUEST_IMAGE_PACKAGES, ...BUILD_PACKAGES, ...TEST_PACKAGES];
 // These start hypervisors; what is left runs anywhere.
 const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/qemu-*"];
 
