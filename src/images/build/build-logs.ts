@@ -57,7 +57,7 @@ class LogWriter implements BuildLog {
   readonly #files: { readonly current: string; readonly earlier: string };
   #lines: string[] = [];
   #writing: Promise<void> = Promise.resolve();
-  #error: unknown = null;
+  #error: Error | null = null;
 
   constructor(directory: string, files: { readonly current: string; readonly earlier: string }) {
     this.#directory = directory;
@@ -85,7 +85,7 @@ class LogWriter implements BuildLog {
         await rename(this.#files.current, this.#files.earlier);
     } catch (error) {
       // Told at the end: a build does not stop in the middle of a line.
-      this.#error ??= error;
+      this.#error ??= error instanceof Error ? error : new Error("not written", { cause: error });
     }
   }
 }

@@ -1,5 +1,4 @@
 import { execa } from "execa";
-import type { BuildTools } from "./build-tools.ts";
 
 /**
  * Runs the programs of a build: as argument vectors, with an environment of their own, at a low priority, in a process
@@ -9,8 +8,8 @@ import type { BuildTools } from "./build-tools.ts";
  */
 
 export interface Confined {
-  readonly tools: Pick<BuildTools, "path">;
-  /** Looked for in the tools' path. */
+  /** As in PATH: where the program and those that confine it are looked for. */
+  readonly tools: { readonly path: string };
   readonly program: string;
   readonly args: readonly string[];
   readonly cwd: string;
