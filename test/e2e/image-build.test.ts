@@ -4,6 +4,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { getImageLog, getVmConsoleLog } from "../../openapi/sdk/index.ts";
+import { SYSTEM_TOOLS } from "../../src/images/build/build-tools.ts";
 import { buildDebianImage, DEBIAN_GREETING } from "../fixtures/debian-image.ts";
 import { FaultScene } from "../fixtures/fault-scene.ts";
 import { startTestService, type TestService } from "../fixtures/service.ts";
@@ -16,7 +17,7 @@ let host: KvmHost;
 let scene: FaultScene;
 
 beforeAll(async () => {
-  [service, host] = await Promise.all([startTestService(), startKvmHost()]);
+  [service, host] = await Promise.all([startTestService({}, { buildTools: SYSTEM_TOOLS }), startKvmHost()]);
   scene = new FaultScene(service.client);
   await scene.addHost("local", host);
 }, 300_000);
