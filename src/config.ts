@@ -17,6 +17,7 @@ export interface Config {
   readonly logLevel: LogLevel;
   readonly imageImportAllow: readonly string[];
   readonly maxImageGib: number;
+  readonly imageBuildsPerWorker: number;
   readonly inventorySeconds: number;
   readonly leaseSeconds: number;
   readonly drainSeconds: number;
@@ -83,6 +84,7 @@ const Environment = z.object({
         .filter((part) => part !== ""),
     ),
   DROVER_MAX_IMAGE_GIB: z.coerce.number().int().min(1).max(65_536).default(64),
+  DROVER_IMAGE_BUILDS_PER_WORKER: z.coerce.number().int().min(1).max(64).default(1),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
   DROVER_DRAIN_SECONDS: seconds(3_600).default(20),
@@ -121,6 +123,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     logLevel: env.DROVER_LOG_LEVEL,
     imageImportAllow: env.DROVER_IMAGE_IMPORT_ALLOW,
     maxImageGib: env.DROVER_MAX_IMAGE_GIB,
+    imageBuildsPerWorker: env.DROVER_IMAGE_BUILDS_PER_WORKER,
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
     leaseSeconds: env.DROVER_LEASE_SECONDS,
     drainSeconds: env.DROVER_DRAIN_SECONDS,

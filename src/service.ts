@@ -19,6 +19,9 @@ import { type DeclaredGuestType, declaredBy } from "./hypervisors/capabilities.t
 import type { HostDriver } from "./hypervisors/hypervisor.ts";
 import { createDrivers, driverForUri } from "./hypervisors/index.ts";
 import { type ImportAllowList, parseImportAllowList } from "./images/address-guard.ts";
+import { type BuildTools, SYSTEM_TOOLS } from "./images/build/build-tools.ts";
+import { imageBuildKind } from "./images/build/image-build.ts";
+import { createImageBuilder } from "./images/build/image-builder.ts";
 import { createContentCollector } from "./images/content-collector.ts";
 import { createImageContents } from "./images/image-content.ts";
 import { claimImageDirectory } from "./images/image-directory.ts";
@@ -58,6 +61,8 @@ export interface ServiceOptions {
   readonly logger: Logger;
   /** For harnesses that kill the process at a named instant. */
   readonly probe?: CrashProbe;
+  /** What images are built with; the system's programs without. */
+  readonly buildTools?: BuildTools;
 }
 
 type End = () => Promise<void> | void;
@@ -93,7 +98,10 @@ const MAX_VIRTUAL_SIZE_BYTES = 64 * 1024 * GIB;
 /** Room that images leave for the database and the host itself. */
 const IMAGE_RESERVE_BYTES = GIB;
 
-async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Promise<Omit<Service, "stop">> {
+async function start(
+  { config, logger, probe, buildTools = SYSTEM_TOOLS }: ServiceOptions,
+  ends: End[],
+): Promise<Omit<Service, "stop">> {
   const secretBox = createSecretBox(await loadSecretKey(config.dataDir, config.secretKey));
   const databaseUrl = await openDatabaseServer(config, logger, ends);
   await migrate({ url: databaseUrl, logger });
@@ -111,9 +119,10 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
   });
   ends.push(() => wakes.close());
 
-  const images = imageParts(config, db, logger, imageDirectory);
+  const images = imageParts(config, db, logger, imageDirectory, buildTools);
+  const { importKind, buildKind } = images;
   const kinds = operationKinds({
-    ...{ installationId, images: images.contents, importKind: images.importKind },
+    ...{ installationId, images: images.contents, importKind, buildKind },
     ...(probe === undefined ? {} : { probe }),
   });
   const drivers = createDrivers({ databaseUrl });
@@ -160,14 +169,18 @@ async function claimInstallation(
   });
 }
 
-function imageParts(config: Config, db: Database, logger: Logger, directory: string) {
+function imageParts(config: Config, db: Database, logger: Logger, directory: string, tools: BuildTools) {
   const files = createImageFiles({ directory, reserveBytes: IMAGE_RESERVE_BYTES });
   const limits = { maxBytes: config.maxImageGib * GIB, maxVirtualSizeBytes: MAX_VIRTUAL_SIZE_BYTES };
   const receiver = { files, limits, qemuImg: "qemu-img" };
-  const collector = createContentCollector({ database: db, files, log: logger });
   const allow = allowListOf(config);
-  const importKind = imageImportKind({ ...receiver, allow, collect: collector.collect });
-  return { ...receiver, collector, allow, importKind, contents: createImageContents(db, files) };
+  const builder = createImageBuilder({ directory, allow, tools, reserveBytes: IMAGE_RESERVE_BYTES });
+  const collector = createContentCollector({ database: db, files, builder, log: logger });
+  const arrival = { ...receiver, collect: collector.collect };
+  const importKind = imageImportKind({ ...arrival, allow });
+  const buildKind = imageBuildKind({ ...arrival, builder, atOnce: config.imageBuildsPerWorker });
+  const contents = createImageContents(db, files);
+  return { ...receiver, collector, allow, builder, importKind, buildKind, contents };
 }
 
 /** Throws StartupError that names the variable. */

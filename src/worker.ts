@@ -3,6 +3,7 @@ import { type Listener, openListener } from "./db/listener.ts";
 import { hostKinds } from "./hosts/host-kinds.ts";
 import { startHostOwnership } from "./hosts/host-ownership.ts";
 import type { HostServiceDeps } from "./hosts/host-service.ts";
+import type { BuildInput } from "./images/build/image-build.ts";
 import type { ImageContents } from "./images/image-content.ts";
 import type { ImportInput } from "./images/image-import.ts";
 import type { Clock } from "./lib/clock.ts";
@@ -176,14 +177,22 @@ export interface KindDeps {
   readonly installationId: InstallationId;
   readonly images: ImageContents;
   readonly importKind: OperationKind<ImportInput>;
+  readonly buildKind: OperationKind<BuildInput>;
   readonly probe?: CrashProbe;
 }
 
 /** Every kind of operation, one line each; the kinds of VM actions follow from their list. */
-export function operationKinds({ installationId, images, importKind, probe }: KindDeps): KindRegistry {
+export function operationKinds({
+  installationId,
+  images,
+  importKind,
+  buildKind,
+  probe,
+}: KindDeps): KindRegistry {
   const kinds = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
+    anyKind(buildKind),
     anyKind(vmCreateKind(images)),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),

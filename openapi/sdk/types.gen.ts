@@ -49,6 +49,30 @@ export type ConsoleAccess = {
  */
 export type ConsoleKind = 'serial' | 'vnc';
 
+export type CreateImage = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    kind: ImageKind;
+    /**
+     * Of a disk; found out where it is left out, and compared with the content where it is given.
+     */
+    format?: ImageFormat;
+    labels?: Labels;
+    source: {
+        kind: 'url';
+        /**
+         * http or https, without a user name or password. Addresses that are not public are refused.
+         */
+        url: string;
+        /**
+         * SHA-256 of the file. The image is refused when its content has another one.
+         */
+        sha256?: string;
+    } | DebootstrapSource;
+};
+
 export type CreateToken = {
     /**
      * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
@@ -73,6 +97,33 @@ export type CreateVmBody = {
     spec: NewVmSpec;
 };
 
+/**
+ * Debian, installed by mmdebstrap on the control plane. The disk boots on KVM (BIOS) and on Xen, with a login on the serial console.
+ */
+export type DebootstrapSource = {
+    kind: 'debootstrap';
+    /**
+     * A Debian suite: bookworm or newer, or sid.
+     */
+    suite: string;
+    /**
+     * A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the suite itself. Without: the mirror of the control plane's own apt, else deb.debian.org, with the suite's updates and security updates.
+     */
+    mirror?: string;
+    /**
+     * Installed besides those of every image, with what they depend on.
+     */
+    packages?: Array<string>;
+    /**
+     * With cloud-init (NoCloud), an SSH server, and a root file system that grows with its disk. Without it nobody can log in to the guest unless the packages see to that: there is no password in an image.
+     */
+    cloudInit?: boolean;
+    /**
+     * Size of the disk; as small as the packages allow where it is left out.
+     */
+    sizeGib?: number;
+};
+
 export type DeclaredGuestType = {
     driver: 'libvirt' | 'xl' | 'sim';
     /**
@@ -93,7 +144,7 @@ export type ErrorBody = {
     };
 };
 
-export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
+export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'image_build_failed' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
 
 /**
  * A fact: what changed, when, by which operation.
@@ -435,33 +486,19 @@ export type ImageSource = {
      * Without its query, which may hold a signature.
      */
     url: string;
+} | {
+    kind: 'debootstrap';
+    /**
+     * A Debian suite: bookworm or newer, or sid.
+     */
+    suite: string;
+    mirror: string | null;
+    packages: Array<string>;
+    cloudInit: boolean;
+    sizeGib: number | null;
 };
 
-export type ImageState = 'importing' | 'ready' | 'failed';
-
-export type ImportImage = {
-    /**
-     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
-     */
-    name: string;
-    kind: ImageKind;
-    /**
-     * Of a disk; found out where it is left out, and compared with the content where it is given.
-     */
-    format?: ImageFormat;
-    labels?: Labels;
-    source: {
-        kind: 'url';
-        /**
-         * http or https, without a user name or password. Addresses that are not public are refused.
-         */
-        url: string;
-        /**
-         * SHA-256 of the file. The image is refused when its content has another one.
-         */
-        sha256?: string;
-    };
-};
+export type ImageState = 'importing' | 'building' | 'ready' | 'failed';
 
 /**
  * Boots a kernel of the control plane directly.
@@ -1117,7 +1154,7 @@ export type ConnectConsoleErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
      */
     409: Problem;
     /**
@@ -2100,8 +2137,8 @@ export type ListImagesResponses = {
 
 export type ListImagesResponse = ListImagesResponses[keyof ListImagesResponses];
 
-export type ImportImageData = {
-    body: ImportImage;
+export type CreateImageData = {
+    body: CreateImage;
     headers?: {
         /**
          * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
@@ -2122,7 +2159,7 @@ export type ImportImageData = {
     url: '/v1/images';
 };
 
-export type ImportImageErrors = {
+export type CreateImageErrors = {
     /**
      * `invalid_request`: The request is not valid.
      */
@@ -2140,7 +2177,7 @@ export type ImportImageErrors = {
      */
     404: Problem;
     /**
-     * `name_taken`: The name is taken. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `name_taken`: The name is taken. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -2165,16 +2202,16 @@ export type ImportImageErrors = {
     503: Problem;
 };
 
-export type ImportImageError = ImportImageErrors[keyof ImportImageErrors];
+export type CreateImageError = CreateImageErrors[keyof CreateImageErrors];
 
-export type ImportImageResponses = {
+export type CreateImageResponses = {
     /**
      * Accepted
      */
     202: ImageAnswer;
 };
 
-export type ImportImageResponse = ImportImageResponses[keyof ImportImageResponses];
+export type CreateImageResponse = CreateImageResponses[keyof CreateImageResponses];
 
 export type DeleteImageData = {
     body?: never;
@@ -2494,6 +2531,69 @@ export type UploadImageResponses = {
 };
 
 export type UploadImageResponse = UploadImageResponses[keyof UploadImageResponses];
+
+export type GetImageLogData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * How many bytes of the end to give.
+         */
+        maxBytes?: number;
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/images/{image}/log';
+};
+
+export type GetImageLogErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetImageLogError = GetImageLogErrors[keyof GetImageLogErrors];
+
+export type GetImageLogResponses = {
+    /**
+     * The end of the log.
+     */
+    200: string;
+};
+
+export type GetImageLogResponse = GetImageLogResponses[keyof GetImageLogResponses];
 
 export type ListOperationsData = {
     body?: never;
@@ -3141,7 +3241,7 @@ export type CreateVmErrors = {
      */
     404: Problem;
     /**
-     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `name_taken`: The name is taken. `already_exists`: It already exists. `no_placement`: No host can take the VM. `capability_unsupported`: This is not supported here. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3366,7 +3466,7 @@ export type UpdateVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `no_placement`: No host can take the VM. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3451,7 +3551,7 @@ export type OpenVmConsoleErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3526,7 +3626,7 @@ export type GetVmConsoleLogErrors = {
      */
     404: Problem;
     /**
-     * `capability_unsupported`: This kind of host or guest cannot do this.
+     * `capability_unsupported`: This is not supported here.
      */
     409: Problem;
     /**
@@ -3603,7 +3703,7 @@ export type PauseVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3692,7 +3792,7 @@ export type RebootVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3781,7 +3881,7 @@ export type ResetVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3870,7 +3970,7 @@ export type RestoreVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -3959,7 +4059,7 @@ export type ResumeVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -4048,7 +4148,7 @@ export type SaveVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -4123,7 +4223,7 @@ export type GetVmScreenshotErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
      */
     409: Problem;
     /**
@@ -4208,7 +4308,7 @@ export type StartVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**
@@ -4297,7 +4397,7 @@ export type StopVmErrors = {
      */
     404: Problem;
     /**
-     * `invalid_state`: The state does not allow this. `capability_unsupported`: This kind of host or guest cannot do this. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
      */
     409: Problem;
     /**

@@ -1,21 +1,24 @@
 import { messageOf } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
+import { type BuildSweepDeps, collectLog, sweepBuilds } from "./build/sweep-builds.ts";
 import { type ContentsDeps, collectContent, sweepContents } from "./image-contents.ts";
 
-/** Removes contents that nothing refers to any more, in the background: no answer waits for a disk. */
+/** Removes contents, builds and their logs that nothing refers to any more, in the background: no answer waits for a disk. */
 export interface ContentCollector {
   /**
    * Looks whether the content is still wanted, and removes it if not. May be called inside the transaction that ends
    * its use, provided that this holds the content's lock: the look then waits for the end of the transaction.
    */
   readonly collect: (sha256: string) => void;
+  /** Removes the log of an image's build once the image is deleted: waits for the transaction that does it. */
+  readonly collectLog: (imageId: string) => void;
   /** Sweeps now, then at a steady pace; a sweep that fails is logged and tried again at the next turn. */
   start(): void;
   /** Ends the sweeps and waits for what is under way. */
   stop(): Promise<void>;
 }
 
-export interface CollectorDeps extends ContentsDeps {
+export interface CollectorDeps extends ContentsDeps, BuildSweepDeps {
   readonly log: Log;
   /** Between two sweeps; an hour without. */
   readonly sweepSeconds?: number;
@@ -38,9 +41,9 @@ export function createContentCollector({
   };
   const sweep = () => {
     track(
-      sweepContents(deps).then(({ contents, incoming }) => {
-        if (contents + incoming > 0)
-          log.info({ contents, incoming }, "removed image files that nothing refers to");
+      sweepAll(deps).then(({ contents, incoming, builds }) => {
+        if (contents + incoming + builds > 0)
+          log.info({ contents, incoming, builds }, "removed image files that nothing refers to");
       }),
       "could not sweep the image directory",
     );
@@ -50,6 +53,12 @@ export function createContentCollector({
       track(
         collectContent(deps, sha256).then(() => undefined),
         "could not remove an image's content",
+      );
+    },
+    collectLog(imageId) {
+      track(
+        collectLog(deps, imageId).then(() => undefined),
+        "could not remove the log of an image's build",
       );
     },
     start() {
@@ -64,4 +73,8 @@ export function createContentCollector({
       while (underWay.size > 0) await Promise.all(underWay);
     },
   };
+}
+
+async function sweepAll(deps: ContentsDeps & BuildSweepDeps) {
+  return { ...(await sweepContents(deps)), builds: await sweepBuilds(deps) };
 }

@@ -12,7 +12,7 @@ import { type ImageServiceDeps, noImage, resolveImage } from "./image-service.ts
 import { deleteImageRow, lockContent, lockImage, vmsUsingImage } from "./image-store.ts";
 
 /**
- * Deletes an image; one that is still imported is cancelled first. The content goes with its last image. Whether VMs
+ * Deletes an image; one that is still imported or built is cancelled first. The content goes with its last image. Whether VMs
  * use it says their foreign key: a VM that is created meanwhile either comes first, and the delete is refused, or
  * finds no image.
  * Throws `not_found`, `precondition_failed`, `in_use`.
@@ -39,6 +39,7 @@ export async function deleteImage(
   });
   await appendEvent(tx, imageEvent("image.deleted", image));
   if (image.content !== null) deps.collector.collect(image.content.sha256);
+  if (image.build !== null) deps.collector.collectLog(id);
 }
 
 const USERS_NAMED = 10;

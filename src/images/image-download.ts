@@ -3,7 +3,7 @@ import http from "node:http";
 import https from "node:https";
 import type { LookupFunction } from "node:net";
 import { isIP } from "node:net";
-import { DroverError, messageOf } from "../lib/errors.ts";
+import { DroverError, type DroverErrorOptions, messageOf } from "../lib/errors.ts";
 import { type ImportAllowList, refusalOfAddress } from "./address-guard.ts";
 import { displayUrl, hostOf, parseImportUrl, refusalOfHost } from "./import-url.ts";
 
@@ -117,7 +117,7 @@ function accept(
 ): Download {
   const refuse = (why: string, retry: "never" | "temporary") => {
     response.destroy();
-    return failed(url, why, retry);
+    return failed(url, why, retry, { details: { status } });
   };
   if (status !== 200) {
     throw refuse(
@@ -152,7 +152,10 @@ async function* contentOf(
 }
 
 /** All addresses of the URL's host. One that is forbidden forbids them all: the name is not to be trusted. */
-async function checkedAddresses(url: URL, options: DownloadOptions): Promise<readonly ResolvedAddress[]> {
+export async function checkedAddresses(
+  url: URL,
+  options: DownloadOptions,
+): Promise<readonly ResolvedAddress[]> {
   const { allow, resolve = resolveByService } = options;
   const host = hostOf(url);
   const refusal = refusalOfHost(url, allow);
@@ -160,7 +163,9 @@ async function checkedAddresses(url: URL, options: DownloadOptions): Promise<rea
   const family = isIP(host);
   if (family === 4 || family === 6) return [{ address: host, family }];
   const addresses = await resolve(host).catch((error: unknown) => {
-    throw failed(url, `the name ${host} does not resolve (${messageOf(error)})`, "temporary", error);
+    throw failed(url, `the name ${host} does not resolve (${messageOf(error)})`, "temporary", {
+      cause: error,
+    });
   });
   if (addresses.length === 0) throw failed(url, `the name ${host} has no address`);
   if (allow.hosts.has(host.toLowerCase())) return addresses;
@@ -201,18 +206,16 @@ function failed(
   url: URL,
   why: string,
   retry: "never" | "temporary" = "temporary",
-  cause?: unknown,
+  more: Pick<DroverErrorOptions, "cause" | "details"> = {},
 ): DroverError {
-  return new DroverError("download_failed", `${displayUrl(url)} could not be fetched: ${why}.`, {
-    retry,
-    cause,
-  });
+  const message = `${displayUrl(url)} could not be fetched: ${why}.`;
+  return new DroverError("download_failed", message, { retry, ...more });
 }
 
 function asDownloadError(url: URL, error: unknown): DroverError {
   return error instanceof DroverError
     ? error
-    : failed(url, `the connection failed (${messageOf(error)})`, "temporary", error);
+    : failed(url, `the connection failed (${messageOf(error)})`, "temporary", { cause: error });
 }
 
 function abortReason(signal: AbortSignal): Error {

@@ -1,8 +1,9 @@
 import type { ErrorBody } from "../lib/errors.ts";
 import type { ImageId, ProjectId } from "../lib/ids.ts";
+import type { BuildRecipe } from "./build/build-recipe.ts";
 import type { ImageFormat, ImageKind } from "./image-format.ts";
 
-export const IMAGE_STATES = ["importing", "ready", "failed"] as const;
+export const IMAGE_STATES = ["importing", "building", "ready", "failed"] as const;
 export type ImageState = (typeof IMAGE_STATES)[number];
 
 /** What an image's content was found to be, once it is there. Sizes in bytes. */
@@ -23,14 +24,16 @@ export interface ImageRecord {
   readonly labels: Readonly<Record<string, string>>;
   readonly generation: number;
   readonly kind: ImageKind;
-  /** What the client said while it is importing, then what was found. */
+  /** What the client said until it is there, then what was found. */
   readonly format: ImageFormat | null;
   readonly state: ImageState;
   readonly error: ErrorBody | null;
   /** Set from the moment the content is in the store. */
   readonly content: ImageContentFacts | null;
-  /** Where it was imported from, without the query; null for an upload. */
+  /** Where it was imported from, without the query; null for an upload and a build. */
   readonly sourceUrl: string | null;
+  /** What it is built from; null for an upload and an import. */
+  readonly build: BuildRecipe | null;
   readonly createdAt: Date;
   readonly updatedAt: Date;
 }

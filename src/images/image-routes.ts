@@ -1,25 +1,29 @@
+import { Readable } from "node:stream";
 import { z } from "zod";
 import type { Outgoing } from "../http/change.ts";
 import type { Exchange } from "../http/route.ts";
 import { type Api, type Call, NoContent } from "../http/route.ts";
-import { Name } from "../http/schemas.ts";
+import { Name, queryInteger } from "../http/schemas.ts";
 import { invalidRequest, violationsOf } from "../http/violations.ts";
+import { MIB } from "../lib/units.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
 import { deleteImage } from "./image-delete.ts";
 import {
+  CreateImageBody,
   ImagePage,
   ImageSchema,
-  ImportImageBody,
   listImagesQuery,
   PatchImageBody,
   uploadQuery,
 } from "./image-schemas.ts";
 import {
+  createImage,
   type ImageServiceDeps,
-  importImage,
   pageOfImages,
   patchImage,
+  readBuildLog,
   readImage,
+  requireAbility,
   requireDiskFormat,
 } from "./image-service.ts";
 import { type UploadDeps, uploadImage } from "./image-upload.ts";
@@ -43,10 +47,18 @@ The name in the path is the new image's. What the file is is found out from its 
 what \`kind\` and \`format\` say. Safe to repeat: the same content under the same name is the same image (200 instead of
 201), another content is refused (409). An upload that breaks off leaves nothing behind.`;
 
+const CREATE_DESCRIPTION = `The image is there at once, in state \`importing\` or \`building\`; its operation fetches and checks the content, or
+builds it. One that fails leaves the image in state \`failed\` with its error. To upload a file see \`uploadImage\`.
+
+A build installs Debian with mmdebstrap on the control plane and makes a disk of it; see \`getImageLog\` for what it does.
+Each worker builds one image at a time, the others wait. The control plane needs a few programs for it: where they are
+missing, the request is refused with what to install.`;
+
 /** Images belong to a project. */
 export function registerImageRoutes(api: Api, deps: ImageRouteDeps): void {
   registerReads(api, deps);
   registerChanges(api, deps);
+  registerLog(api, deps);
   api.raw({
     method: "PUT",
     path: "/v1/images/:image/content",
@@ -153,22 +165,52 @@ function registerReads(api: Api, { database }: ImageRouteDeps): void {
   });
 }
 
+function registerLog(api: Api, deps: ImageRouteDeps): void {
+  api.raw({
+    method: "GET",
+    path: "/v1/images/:image/log",
+    access: "project",
+    operationId: "getImageLog",
+    tag: "Images",
+    summary: "Read the end of a build's log",
+    description:
+      "What the programs that build the image print, while they do it and afterwards. It is kept as long as the image, " +
+      "its last MiB at most.",
+    query: {
+      maxBytes: queryInteger({ min: 1, max: MIB })
+        .default(65_536)
+        .meta({ description: "How many bytes of the end to give." }),
+    },
+    responses: {
+      200: { description: "The end of the log.", content: { "text/plain": { schema: z.string() } } },
+    },
+    errors: ["not_found"],
+    handle: async ({ params, query, project }) => {
+      const bytes = await readBuildLog(deps, project.id, params.image, query.maxBytes);
+      return {
+        status: 200,
+        headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-store" },
+        body: Readable.from([Buffer.from(bytes)], { objectMode: false }),
+      };
+    },
+  });
+}
+
 function registerChanges(api: Api, deps: ImageRouteDeps): void {
   api.change({
     method: "POST",
     path: "/v1/images",
     access: "project",
-    operationId: "importImage",
+    operationId: "createImage",
     tag: "Images",
-    summary: "Import an image from a URL",
-    description:
-      "The image is there at once, in state `importing`; its operation fetches and checks the content. An import that " +
-      "fails leaves the image in state `failed` with its error. To upload a file see `uploadImage`.",
-    body: ImportImageBody,
+    summary: "Import an image from a URL, or build one",
+    description: CREATE_DESCRIPTION,
+    body: CreateImageBody,
     responses: { 202: ImageAnswer },
-    errors: ["name_taken", "address_forbidden"],
+    errors: ["name_taken", "address_forbidden", "capability_unsupported"],
+    prepare: ({ body }) => requireAbility(deps, body),
     change: async (tx, { body, project, actor, requestId }) => {
-      const { image, operationId } = await importImage(deps, tx, { project, actor, requestId }, body);
+      const { image, operationId } = await createImage(deps, tx, { project, actor, requestId }, body);
       return { status: 202, body: { image }, operation: operationId, generation: image.generation };
     },
     refresh: async ({ image }, { project }) => {
@@ -201,7 +243,7 @@ function registerChanges(api: Api, deps: ImageRouteDeps): void {
     operationId: "deleteImage",
     tag: "Images",
     summary: "Delete an image",
-    description: "Refused while a VM uses it. An image that is being imported is cancelled.",
+    description: "Refused while a VM uses it. One that is imported or built is cancelled.",
     ifMatch: true,
     responses: { 204: NoContent },
     errors: ["not_found", "precondition_failed", "in_use"],

@@ -3,6 +3,7 @@ import { LabelSelector, Labels, LabelsPatch } from "../http/labels.ts";
 import { orderByQuery, pageOf, pageQuery } from "../http/pagination.ts";
 import { ErrorBodySchema } from "../http/problem.ts";
 import { Id, Name, Timestamp } from "../http/schemas.ts";
+import { BuildRecipe, MAX_SIZE_GIB, Mirror, PackageName, Suite } from "./build/build-recipe.ts";
 import { IMAGE_FORMATS, IMAGE_KINDS } from "./image-format.ts";
 import { IMAGE_STATES } from "./image-record.ts";
 import { parseImportUrl } from "./import-url.ts";
@@ -30,6 +31,7 @@ const UrlSource = z.strictObject({
   kind: z.literal("url"),
   url: z.string().meta({ description: "Without its query, which may hold a signature." }),
 });
+const BuiltSource = z.strictObject({ kind: z.literal("debootstrap"), ...BuildRecipe.shape });
 const UploadSource = z.strictObject({ kind: z.literal("upload") });
 
 export const ImageSchema = z
@@ -52,7 +54,7 @@ export const ImageSchema = z
       description: "Size of the disk that a guest sees; null for a boot file, and until it is there.",
     }),
     sha256: z.string().nullable().meta({ description: "Null until it is there." }),
-    source: z.discriminatedUnion("kind", [UploadSource, UrlSource]).meta({ id: "ImageSource" }),
+    source: z.discriminatedUnion("kind", [UploadSource, UrlSource, BuiltSource]).meta({ id: "ImageSource" }),
     operations: z.array(Id).meta({ description: "Operations under way on it." }),
   })
   .meta({
@@ -79,17 +81,65 @@ const ImportSource = z.strictObject({
     }),
   sha256: Sha256.optional(),
 });
+export type ImportSource = z.output<typeof ImportSource>;
 
-export const ImportImageBody = z
+const MAX_PACKAGES = 500;
+
+const BuildSource = z
+  .strictObject({
+    kind: z.literal("debootstrap"),
+    suite: Suite,
+    mirror: Mirror.optional(),
+    packages: z
+      .array(PackageName)
+      .max(MAX_PACKAGES)
+      .default([])
+      .meta({ description: "Installed besides those of every image, with what they depend on." }),
+    cloudInit: z
+      .boolean()
+      .default(true)
+      .meta({
+        description:
+          "With cloud-init (NoCloud), an SSH server, and a root file system that grows with its disk. Without it nobody can " +
+          "log in to the guest unless the packages see to that: there is no password in an image.",
+      }),
+    sizeGib: z
+      .int()
+      .min(1)
+      .max(MAX_SIZE_GIB)
+      .optional()
+      .meta({
+        description: "Size of the disk; as small as the packages allow where it is left out.",
+        examples: [4],
+      }),
+  })
+  .meta({
+    id: "DebootstrapSource",
+    description:
+      "Debian, installed by mmdebstrap on the control plane. The disk boots on KVM (BIOS) and on Xen, with a login on the " +
+      "serial console.",
+  });
+export type BuildSource = z.output<typeof BuildSource>;
+
+export const CreateImageBody = z
   .strictObject({
     name: Name,
     kind: KindSchema,
     format: ClaimedFormat,
     labels: Labels.optional(),
-    source: ImportSource,
+    source: z.discriminatedUnion("kind", [ImportSource, BuildSource]),
   })
-  .meta({ id: "ImportImage" });
-export type ImportImage = z.output<typeof ImportImageBody>;
+  .meta({
+    id: "CreateImage",
+    examples: [
+      {
+        name: "debian-12",
+        kind: "disk",
+        source: { kind: "debootstrap", suite: "bookworm", packages: ["curl"] },
+      },
+    ],
+  });
+export type CreateImage = z.output<typeof CreateImageBody>;
 
 export const PatchImageBody = z.strictObject({ labels: LabelsPatch.optional() }).meta({
   id: "PatchImage",

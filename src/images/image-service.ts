@@ -11,15 +11,18 @@ import type { OperationKind } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
 import type { ImportAllowList } from "./address-guard.ts";
+import type { BuildInput } from "./build/image-build.ts";
+import type { ImageBuilder } from "./build/image-builder.ts";
 import type { ContentCollector } from "./content-collector.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImportInput } from "./image-import.ts";
 import type { ImageRecord } from "./image-record.ts";
-import type { Image, ImportImage, PatchImage } from "./image-schemas.ts";
+import type { BuildSource, CreateImage, Image, ImportSource, PatchImage } from "./image-schemas.ts";
 import {
   findImage,
   type ImageFilter,
   type ImageOrder,
+  insertBuildingImage,
   insertImportingImage,
   listImages,
   lockImage,
@@ -31,10 +34,13 @@ import { displayUrl, parseImportUrl, refusalOfHost } from "./import-url.ts";
 
 export interface ImageServiceDeps {
   readonly database: Database;
-  readonly collector: Pick<ContentCollector, "collect">;
+  readonly collector: Pick<ContentCollector, "collect" | "collectLog">;
   readonly kinds: KindRegistry;
   /** Made by `imageImportKind`; stands in `kinds` too. */
   readonly importKind: OperationKind<ImportInput>;
+  /** Made by `imageBuildKind`; stands in `kinds` too. */
+  readonly buildKind: OperationKind<BuildInput>;
+  readonly builder: Pick<ImageBuilder, "check" | "logs">;
   readonly allow: ImportAllowList;
 }
 
@@ -45,64 +51,152 @@ export interface Request {
   readonly requestId: string;
 }
 
-/** Writes an image that is to be fetched, and queues the fetching. Throws `name_taken`, `address_forbidden`. */
-export async function importImage(
+interface Queued {
+  readonly image: Image;
+  readonly operationId: OperationId;
+}
+
+/** Writes an image that is to be fetched or built, and queues that. Throws `name_taken`, `address_forbidden`. */
+export async function createImage(
   deps: ImageServiceDeps,
   tx: Tx,
-  { project, actor, requestId }: Request,
-  body: ImportImage,
-): Promise<{ readonly image: Image; readonly operationId: OperationId }> {
+  request: Request,
+  body: CreateImage,
+): Promise<Queued> {
+  const { source } = body;
+  return source.kind === "url"
+    ? await importImage(deps, tx, request, body, source)
+    : await buildImage(deps, tx, request, body, source);
+}
+
+async function importImage(
+  deps: ImageServiceDeps,
+  tx: Tx,
+  request: Request,
+  body: CreateImage,
+  source: ImportSource,
+): Promise<Queued> {
   requireDiskFormat(body);
-  const url = importUrl(body.source.url, deps.allow);
+  const url = importUrl(source.url, deps.allow);
   const image = await insertImportingImage(tx, {
     id: newId<ImageId>(),
-    projectId: project.id,
+    projectId: request.project.id,
     name: body.name,
     kind: body.kind,
     format: body.format ?? null,
     labels: body.labels ?? {},
     sourceUrl: displayUrl(url),
-  }).catch((error: unknown) => {
-    throw uniqueViolation(error) === null ? error : nameTaken(body.name);
+  }).catch(whereTaken(body.name));
+  const input = {
+    imageId: image.id,
+    kind: body.kind,
+    format: body.format ?? null,
+    url: url.href,
+    sha256: source.sha256 ?? null,
+  };
+  return await queue(deps, tx, request, image, { kind: deps.importKind, input });
+}
+
+async function buildImage(
+  deps: ImageServiceDeps,
+  tx: Tx,
+  request: Request,
+  body: CreateImage,
+  source: BuildSource,
+): Promise<Queued> {
+  requireBuildable(body);
+  const { suite, packages, cloudInit, sizeGib = null } = source;
+  const mirror =
+    source.mirror === undefined ? null : importUrl(source.mirror, deps.allow, "/source/mirror").href;
+  const recipe = { suite, mirror, packages, cloudInit, sizeGib };
+  const image = await insertBuildingImage(tx, {
+    id: newId<ImageId>(),
+    projectId: request.project.id,
+    name: body.name,
+    labels: body.labels ?? {},
+    build: recipe,
+  }).catch(whereTaken(body.name));
+  return await queue(deps, tx, request, image, {
+    kind: deps.buildKind,
+    input: { imageId: image.id, recipe },
   });
-  const request = {
-    kind: deps.importKind,
-    input: {
-      imageId: image.id,
-      kind: body.kind,
-      format: body.format ?? null,
-      url: url.href,
-      sha256: body.source.sha256 ?? null,
+}
+
+function whereTaken(name: string): (error: unknown) => never {
+  return (error) => {
+    throw uniqueViolation(error) === null ? error : nameTaken(name);
+  };
+}
+
+async function queue<Input>(
+  { kinds }: ImageServiceDeps,
+  tx: Tx,
+  { project, actor, requestId }: Request,
+  image: ImageRecord,
+  work: { readonly kind: OperationKind<Input>; readonly input: Input },
+): Promise<Queued> {
+  const operation = await enqueue(
+    tx,
+    {
+      ...work,
+      subjects: [{ kind: "image", id: image.id, mode: "exclusive" }],
+      targets: [{ kind: "image", id: image.id, name: image.name }],
+      projectId: project.id,
+      hosts: [],
+      actor,
+      requestId,
     },
-    subjects: [{ kind: "image", id: image.id, mode: "exclusive" }],
-    targets: [{ kind: "image", id: image.id, name: image.name }],
-    projectId: project.id,
-    hosts: [],
-    actor,
-    requestId,
-  } as const;
-  const operation = await enqueue(tx, request, deps.kinds);
+    kinds,
+  );
   await appendEvent(tx, imageEvent("image.created", image, operation.id));
   return { image: toImage(image, project.name, [operation.id]), operationId: operation.id };
 }
 
+/** Throws DroverError `capability_unsupported` where what the body asks for cannot be done on this control plane. */
+export async function requireAbility(deps: ImageServiceDeps, { source }: CreateImage): Promise<void> {
+  if (source.kind === "debootstrap") await deps.builder.check();
+}
+
+/** What is built is a qcow2 disk. */
+function requireBuildable({ kind, format }: CreateImage): void {
+  if (kind !== "disk") throw wrong("/kind", `only a disk can be built, not a ${kind}`);
+  if (format === "raw") throw wrong("/format", "a built disk is qcow2: leave the format out");
+}
+
+/** The last bytes of the log of an image's build. Throws `not_found` where there is no image, or no log. */
+export async function readBuildLog(
+  { database, builder }: Pick<ImageServiceDeps, "builder"> & { readonly database: Database },
+  projectId: ProjectId,
+  idOrName: string,
+  maxBytes: number,
+): Promise<Uint8Array> {
+  const image = await resolveImage(database, projectId, idOrName);
+  if (image.build === null)
+    throw new DroverError("not_found", `The image "${image.name}" was not built here: it has no log.`);
+  // Nothing was written yet where it waits for its turn.
+  return (await builder.logs.read(image.id, maxBytes)) ?? new Uint8Array();
+}
+
 /** Refuses a format of what is no disk. */
 export function requireDiskFormat(
-  { kind, format }: Pick<ImportImage, "kind" | "format">,
+  { kind, format }: Pick<CreateImage, "kind" | "format">,
   pointer = "/format",
 ): void {
   if (kind === "disk" || format === undefined) return;
-  const message = `only a disk has a format: leave it out for a ${kind}`;
-  throw new DroverError("invalid_request", `The request is not valid: ${message}.`, {
+  throw wrong(pointer, `only a disk has a format: leave it out for a ${kind}`);
+}
+
+function wrong(pointer: string, message: string): DroverError {
+  return new DroverError("invalid_request", `The request is not valid: ${message}.`, {
     violations: [{ pointer, message }],
   });
 }
 
 /** What the schema let pass; an address written into the URL is judged here already, a name when it is resolved. */
-function importUrl(text: string, allow: ImportAllowList): URL {
+function importUrl(text: string, allow: ImportAllowList, pointer = "/source/url"): URL {
   const parsed = parseImportUrl(text);
   if (!parsed.ok) {
-    const violations = [{ pointer: "/source/url", message: parsed.reason }];
+    const violations = [{ pointer, message: parsed.reason }];
     throw new DroverError("invalid_request", `The URL ${parsed.reason}.`, { violations });
   }
   const refusal = refusalOfHost(parsed.url, allow);

@@ -3,13 +3,14 @@ import { type LabelRequirement, labelCondition } from "../db/label-condition.ts"
 import type { Db, Sql, Tx } from "../db/transaction.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import { asId, type ImageId, isUuid, type ProjectId } from "../lib/ids.ts";
+import type { BuildRecipe } from "./build/build-recipe.ts";
 import type { ImageFormat, ImageKind } from "./image-format.ts";
 import type { ImageContentFacts, ImageRecord, ImageState } from "./image-record.ts";
 
 type ImageRow = NonNullable<Awaited<ReturnType<Db["image"]["findUnique"]>>>;
 
 const COLUMNS = Prisma.sql`id, project_id AS "projectId", name, labels, generation, kind, format, state, error,
-  size_bytes AS "sizeBytes", virtual_size_bytes AS "virtualSizeBytes", sha256, source_url AS "sourceUrl",
+  size_bytes AS "sizeBytes", virtual_size_bytes AS "virtualSizeBytes", sha256, source_url AS "sourceUrl", build,
   created_at AS "createdAt", updated_at AS "updatedAt"`;
 
 // Sets the locks of contents apart from advisory locks of other kinds over the same 64 bits.
@@ -29,6 +30,7 @@ function recordOf(row: ImageRow): ImageRecord {
     error: row.error as ErrorBody | null,
     content: contentOf(row),
     sourceUrl: row.sourceUrl,
+    build: row.build as BuildRecipe | null,
     createdAt: row.createdAt,
     updatedAt: row.updatedAt,
   };
@@ -95,6 +97,20 @@ export async function insertImportingImage(
   return writtenRecord(rows);
 }
 
+/** Writes an image that is still to be built: a disk. A taken name is a unique violation. */
+export async function insertBuildingImage(
+  tx: Tx,
+  image: Omit<NewImage, "kind"> & { readonly build: BuildRecipe },
+): Promise<ImageRecord> {
+  const { id, projectId, name, labels, build } = image;
+  const rows = await tx.$queryRaw<ImageRow[]>`
+    INSERT INTO image (id, project_id, name, kind, labels, format, build, state, updated_at)
+    VALUES (${id}::uuid, ${projectId}::uuid, ${name}, 'disk', ${JSON.stringify(labels)}::jsonb, 'qcow2',
+            ${JSON.stringify(build)}::jsonb, 'building', now())
+    RETURNING ${COLUMNS}`;
+  return writtenRecord(rows);
+}
+
 /** Writes an image whose content is in the store. A taken name is a unique violation. */
 export async function insertReadyImage(
   tx: Tx,
@@ -118,32 +134,32 @@ function writtenRecord([row]: readonly ImageRow[]): ImageRecord {
 }
 
 /**
- * Gives an importing image its content. From then on the content counts as used. False: the image is gone, or it is
- * not importing any more.
+ * Gives an image that is imported or built its content. From then on the content counts as used. False: the image is
+ * gone, or it has ended.
  */
-export async function setImportedContent(tx: Tx, id: ImageId, content: ImageContentFacts): Promise<boolean> {
+export async function setArrivedContent(tx: Tx, id: ImageId, content: ImageContentFacts): Promise<boolean> {
   const { sha256, sizeBytes, format, virtualSizeBytes } = content;
   const count = await tx.$executeRaw`
     UPDATE image SET sha256 = ${sha256}, size_bytes = ${sizeBytes}, format = ${format},
       virtual_size_bytes = ${virtualSizeBytes}, updated_at = now()
-    WHERE id = ${id}::uuid AND state = 'importing'`;
+    WHERE id = ${id}::uuid AND state IN ('importing', 'building')`;
   return count === 1;
 }
 
-/** Ends an import that has its content. Null: the image is gone, or it is not importing any more. */
+/** Ends an import or a build that has its content. Null: the image is gone, or it has ended. */
 export async function setImageReady(tx: Tx, id: ImageId): Promise<ImageRecord | null> {
   const [row] = await tx.$queryRaw<ImageRow[]>`
     UPDATE image SET state = 'ready', updated_at = now()
-    WHERE id = ${id}::uuid AND state = 'importing' AND sha256 IS NOT NULL RETURNING ${COLUMNS}`;
+    WHERE id = ${id}::uuid AND state IN ('importing', 'building') AND sha256 IS NOT NULL RETURNING ${COLUMNS}`;
   return row === undefined ? null : recordOf(row);
 }
 
-/** Ends an import that came to nothing; the content, if it got so far, is given up. Null: see `setImageReady`. */
+/** Ends an import or a build that came to nothing; the content, if it got so far, is given up. Null: see `setImageReady`. */
 export async function setImageFailed(tx: Tx, id: ImageId, error: ErrorBody): Promise<ImageRecord | null> {
   const [row] = await tx.$queryRaw<ImageRow[]>`
     UPDATE image SET state = 'failed', error = ${JSON.stringify(error)}::jsonb, sha256 = NULL, size_bytes = NULL,
       virtual_size_bytes = NULL, updated_at = now()
-    WHERE id = ${id}::uuid AND state = 'importing' RETURNING ${COLUMNS}`;
+    WHERE id = ${id}::uuid AND state IN ('importing', 'building') RETURNING ${COLUMNS}`;
   return row === undefined ? null : recordOf(row);
 }
 
@@ -156,6 +172,22 @@ export async function updateImageLabels(
     UPDATE image SET labels = ${JSON.stringify(labels)}::jsonb, generation = generation + 1, updated_at = now()
     WHERE id = ${id}::uuid RETURNING ${COLUMNS}`;
   return writtenRecord(rows);
+}
+
+/**
+ * Whether there is still an image of this id. Waits for a transaction that deletes it, and keeps it until the end of
+ * its own.
+ */
+export async function imageStays(tx: Tx, id: string): Promise<boolean> {
+  const rows = await tx.$queryRaw<unknown[]>`SELECT 1 FROM image WHERE id = ${id}::uuid FOR KEY SHARE`;
+  return rows.length > 0;
+}
+
+/** Which of these operations have not ended. */
+export async function unendedOperations(db: Sql, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await db.$queryRaw<{ id: string }[]>`
+    SELECT id FROM operation WHERE id = ANY(${[...ids]}::text[]::uuid[]) AND ended_at IS NULL`;
+  return new Set(rows.map(({ id }) => id));
 }
 
 /** Deletes the row. A VM that uses the image is a foreign key violation; a row that is gone already is fine. */

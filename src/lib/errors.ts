@@ -25,6 +25,7 @@ export const ERROR_CODES = [
   "host_key_unknown",
   "image_invalid",
   "image_not_ready",
+  "image_build_failed",
   "checksum_mismatch",
   "address_forbidden",
   "download_failed",

@@ -5,6 +5,7 @@ import type { ErrorBody } from "../lib/errors.ts";
 import type { HostId, WorkerId } from "../lib/ids.ts";
 import type { JsonObject } from "../lib/json.ts";
 import type { Subject } from "./operation-kind.ts";
+import { jsonParameter } from "./operation-sql.ts";
 import type { OperationState, StepState } from "./operation-state.ts";
 
 /** A step as it is recorded. */
@@ -57,6 +58,8 @@ export interface ClaimRequest {
   /** How many may be taken altogether. */
   readonly free: number;
   readonly kinds: readonly string[];
+  /** Of these kinds only what goes back is taken: an undo does not wait for heavy work. */
+  readonly onlyUndoing: readonly string[];
 }
 
 const claimable = Prisma.sql`o.ended_at IS NULL AND o.token IS NULL AND o.state <> 'blocked'`;
@@ -69,9 +72,11 @@ const claimable = Prisma.sql`o.ended_at IS NULL AND o.token IS NULL AND o.state 
  * The candidates are picked without locks, then locked where nobody else did, and looked at again.
  */
 export async function claimOperations(db: Sql, request: ClaimRequest): Promise<ClaimedOperation[]> {
-  const { workerId, hosts, freeWithoutHost, free, kinds } = request;
+  const { workerId, hosts, freeWithoutHost, free, kinds, onlyUndoing } = request;
   if (free <= 0) return [];
-  const due = Prisma.sql`${claimable} AND o.not_before <= clock_timestamp() AND o.kind = ANY(${[...kinds]}::text[])`;
+  const mayGo = Prisma.sql`(o.kind <> ALL(${[...onlyUndoing]}::text[]) OR o.undoing OR o.state = 'cancelling')`;
+  const due = Prisma.sql`${claimable} AND o.not_before <= clock_timestamp() AND o.kind = ANY(${[...kinds]}::text[])
+    AND ${mayGo}`;
   const places = hosts.map((host) => ({ host_id: host.id, epoch: host.epoch.toString(), free: host.free }));
   const rows = await db.$queryRaw<ClaimedOperation[]>`
     WITH RECURSIVE me AS (
@@ -121,6 +126,15 @@ export async function claimOperations(db: Sql, request: ClaimRequest): Promise<C
         FROM operation_subject l WHERE l.operation_id = o.id), '[]') AS subjects
     FROM taken o`;
   return rows;
+}
+
+/** Tells the clients of operations of a kind, of which this worker has as many as it takes, why they wait. */
+export async function noteFullKind(db: Sql, kind: string, reason: JsonObject): Promise<void> {
+  await db.$executeRaw`
+    UPDATE operation SET wait_reason = ${jsonParameter(reason)}
+    WHERE id IN (
+      SELECT o.id FROM operation o WHERE ${claimable} AND o.kind = ${kind} AND o.wait_reason IS NULL
+      LIMIT 1000 FOR UPDATE SKIP LOCKED)`;
 }
 
 /** The tokens of the operations that this worker runs and was asked to cancel, with the reason. */

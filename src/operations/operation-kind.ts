@@ -131,6 +131,11 @@ export interface OperationKind<Input> {
    * what overtakes itself; `"all"` (a delete) overtakes a forced stop too, but no other delete.
    */
   readonly overtakes?: Overtaking | ((input: Input) => Overtaking);
+  /**
+   * How many run at once in one worker, for heavy work that touches no host; the others wait and say so. Without: as
+   * many as the worker takes.
+   */
+  readonly perWorker?: number;
   /** Asked in a transaction when its turn has come: states are checked here, not when it is queued. */
   readonly admit?: (tx: Tx, operation: OperationContext<Input>) => Promise<Admission>;
   /** In the transaction that ends the operation, whatever the end. */

@@ -12,9 +12,11 @@ import {
   type ClaimedOperation,
   cancelRequests,
   claimOperations,
+  noteFullKind,
 } from "./operation-claim.ts";
 import { Fenced } from "./operation-errors.ts";
 import { execute } from "./operation-forward.ts";
+import { fullKindReason, type HeavyKind, heavyKinds } from "./operation-heavy.ts";
 import type { KindRegistry } from "./operation-kinds.ts";
 import { giveBack } from "./operation-poison.ts";
 import { type HostAccess, Run, type RunDeps } from "./operation-run.ts";
@@ -81,6 +83,8 @@ class Runner implements OperationRunner {
   /** By token: an operation may be taken again while an earlier run of it, which has lost it, has not ended yet. */
   readonly #runs = new Map<string, { readonly run: Run; readonly ended: Promise<void> }>();
   readonly #releasing = new Set<HostId>();
+  /** Kinds of which this worker runs only so many at once. */
+  readonly #heavy: readonly HeavyKind[];
   readonly #unlisten: readonly (() => void)[];
   readonly #poll: NodeJS.Timeout;
   #stopped = false;
@@ -100,6 +104,7 @@ class Runner implements OperationRunner {
       ...deps.limits,
     };
     const { db, kinds, hosts, lease, logger } = deps;
+    this.#heavy = heavyKinds(kinds);
     this.#runDeps = {
       db,
       kinds,
@@ -218,6 +223,8 @@ class Runner implements OperationRunner {
           this.#claiming = this.#claim();
           await this.#claiming;
         }
+        // At the steady pace only: heavy work does not mind the second, and the others do not pay for the question.
+        if (due.sweep) for (const heavy of this.#heavy) await this.#claimHeavy(heavy);
       } catch (error) {
         this.#deps.logger.warn({ error: messageOf(error) }, "could not look for operations; trying again");
       }
@@ -254,12 +261,27 @@ class Runner implements OperationRunner {
       freeWithoutHost: Math.max(0, this.#limits.withoutHost - (busy.get(null) ?? 0)),
       free,
       kinds: kinds.names,
+      onlyUndoing: this.#heavy.map(({ kind }) => kind),
     };
     // One statement; in a transaction it is planned once, not each time.
     const claimed = await db.transaction((tx) => claimOperations(tx, request));
     for (const operation of claimed) this.#start(operation);
     // More may have been waiting than one claim takes.
     if (claimed.length === free) this.#look({ claim: true, cancels: false, sweep: false });
+  }
+
+  async #claimHeavy(heavy: HeavyKind): Promise<void> {
+    const { kind, most } = heavy;
+    const { db, lease } = this.#deps;
+    const running = [...this.#runs.values()].filter(({ run }) => run.kind.name === kind).length;
+    const free = Math.min(most - running, this.#limits.perWorker - this.#runs.size);
+    if (!lease.isHeld()) return;
+    await this.#runDeps.probe("claim.before", { operationId: null, kind: null, step: null });
+    if (this.#stopped) return;
+    const request = { workerId: lease.workerId, hosts: [], freeWithoutHost: free, free, kinds: [kind] };
+    const claimed = await db.transaction((tx) => claimOperations(tx, { ...request, onlyUndoing: [] }));
+    for (const operation of claimed) this.#start(operation);
+    if (claimed.length >= free) await noteFullKind(db, kind, fullKindReason(heavy));
   }
 
   #claimableHosts(busy: ReadonlyMap<HostId | null, number>): ClaimableHost[] {

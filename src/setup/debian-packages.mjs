@@ -41,6 +41,15 @@ export const XEN_HOST_PACKAGES = Object.freeze([
   "zstd",
 ]);
 
+/** What building Debian images takes; the control plane says so where they are missing. */
+export const BUILD_PACKAGES = Object.freeze([
+  "mmdebstrap",
+  "debian-archive-keyring",
+  "e2fsprogs",
+  "qemu-utils",
+  "util-linux",
+]);
+
 /** What the tests' emulated hosts need besides, and curl for the README's walk. */
 export const TEST_PACKAGES = Object.freeze([
   "curl",

@@ -1,6 +1,7 @@
 // npm test: sets up everything the tests need and runs them all, real hypervisors included.
 import { existsSync, readFileSync } from "node:fs";
 import {
+  BUILD_PACKAGES,
   browserPackages,
   canInstallPackages,
   ensurePackages,
@@ -24,6 +25,7 @@ const RELEASE = "/etc/os-release";
 const PACKAGES = [
   ...HYPERVISOR_PACKAGES,
   ...GUEST_IMAGE_PACKAGES,
+  ...BUILD_PACKAGES,
   ...XEN_HOST_PACKAGES,
   ...TEST_PACKAGES,
   ...browserPackages(existsSync(RELEASE) ? readFileSync(RELEASE, "utf8") : ""),

@@ -7,6 +7,7 @@ import { callerOf } from "./caller.ts";
 import type { Cell } from "./cells.ts";
 import { complaintsOf, type World } from "./complaints.ts";
 import { type CrashService, startCrashService } from "./crash-service.ts";
+import { MOST_WITHOUT_HOST } from "./groups.ts";
 import { diskContent, serveImages, uploadImage } from "./image-server.ts";
 import { DISK_IMAGE, KERNEL_IMAGE, type Place, type Stage, sceneOf } from "./scenes.ts";
 import { type Act, type Effect, powerOf, verdictOn, vmIdOf } from "./verdict.ts";
@@ -64,6 +65,8 @@ export async function startCampaign(openRig: (database: TestDatabase) => Promise
       DROVER_LEASE_SECONDS: String(LEASE_SECONDS),
       DROVER_INVENTORY_SECONDS: "5",
       DROVER_IMAGE_IMPORT_ALLOW: "127.0.0.1",
+      // None waits for another that is held.
+      DROVER_IMAGE_BUILDS_PER_WORKER: String(MOST_WITHOUT_HOST),
     });
   let service = await start();
   const call = callerOf(() => service.url);

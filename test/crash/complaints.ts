@@ -80,22 +80,31 @@ async function domainComplaints(db: Db, world: World): Promise<string[]> {
 }
 
 async function imageComplaints(db: Db, directory: string): Promise<string[]> {
-  const images = await db.image.findMany({ select: { name: true, sha256: true, state: true } });
+  const images = await db.image.findMany({ select: { id: true, name: true, sha256: true, state: true } });
   const digests = images.flatMap(({ sha256, state }) =>
     sha256 === null || state !== "ready" ? [] : [sha256],
   );
   const files = await readdir(join(directory, "sha256"), { recursive: true, withFileTypes: true });
   return [
     ...images
-      .filter(({ state }) => state === "importing")
-      .map(({ name }) => `image ${name} is still importing`),
+      .filter(({ state }) => state === "importing" || state === "building")
+      .map(({ name, state }) => `image ${name} is still ${state}`),
     ...differences(
       "content",
       digests,
       files.filter((file) => file.isFile()).map(({ name }) => name),
     ),
     ...(await readdir(join(directory, "incoming"))).map((name) => `incoming file ${name} was left behind`),
+    ...(await namesIn(join(directory, "builds"))).map((name) => `build ${name} was left behind`),
+    ...(await namesIn(join(directory, "build-logs")))
+      .filter((name) => !images.some(({ id }) => name.startsWith(id)))
+      .map((name) => `build log ${name} belongs to no image`),
   ];
+}
+
+/** None where there is no such directory. */
+async function namesIn(directory: string): Promise<string[]> {
+  return await readdir(directory).catch(() => []);
 }
 
 function differences(what: string, wanted: readonly string[], found: readonly string[]): string[] {

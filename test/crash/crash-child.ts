@@ -3,6 +3,7 @@
 import { pino } from "pino";
 import { readConfig } from "../../src/config.ts";
 import { startService } from "../../src/service.ts";
+import { makeFakeBuildTools } from "../fixtures/build-tools.ts";
 import type { FromChild, ToChild } from "./crash-service.ts";
 import { Gate } from "./gate.ts";
 
@@ -35,6 +36,7 @@ const service = await startService({
   config,
   logger: pino({ level: config.logLevel }, process.stderr),
   probe: gate.probe,
+  buildTools: await makeFakeBuildTools(config.dataDir),
 });
 const url = service.url ?? "";
 tell({ kind: "ready", url });

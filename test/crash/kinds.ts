@@ -1,4 +1,7 @@
 import { parseImportAllowList } from "../../src/images/address-guard.ts";
+import { SYSTEM_TOOLS } from "../../src/images/build/build-tools.ts";
+import { imageBuildKind } from "../../src/images/build/image-build.ts";
+import { createImageBuilder } from "../../src/images/build/image-builder.ts";
 import { createImageFiles } from "../../src/images/image-files.ts";
 import { imageImportKind } from "../../src/images/image-import.ts";
 import { newId } from "../../src/lib/ids.ts";
@@ -10,10 +13,13 @@ import { operationKinds } from "../../src/worker.ts";
 export function everyKind(): KindRegistry {
   const files = createImageFiles({ directory: "unused", reserveBytes: 0 });
   const images = { open: () => Promise.reject(new Error("no image is read here")) };
-  const importKind = imageImportKind({
-    ...{ files, qemuImg: null, limits: { maxBytes: GIB, maxVirtualSizeBytes: GIB } },
-    allow: parseImportAllowList([]),
-    collect: () => undefined,
+  const allow = parseImportAllowList([]);
+  const limits = { maxBytes: GIB, maxVirtualSizeBytes: GIB };
+  const arrival = { files, qemuImg: null, limits, collect: () => undefined };
+  const builder = createImageBuilder({ directory: "unused", tools: SYSTEM_TOOLS, allow, reserveBytes: 0 });
+  return operationKinds({
+    ...{ installationId: newId(), images },
+    importKind: imageImportKind({ ...arrival, allow }),
+    buildKind: imageBuildKind({ ...arrival, builder, atOnce: 1 }),
   });
-  return operationKinds({ installationId: newId(), images, importKind });
 }

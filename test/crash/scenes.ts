@@ -79,6 +79,15 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
       body: { name, kind: "kernel", source: { kind: "url", url: `${imageUrl}/${name}` } },
     }),
   },
+  "image.build": {
+    input: {},
+    prepare: nothing,
+    request: (_stage, { name }) => ({
+      method: "POST",
+      path: "/v1/images",
+      body: { name, kind: "disk", source: { kind: "debootstrap", suite: "bookworm" } },
+    }),
+  },
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),

@@ -10,9 +10,9 @@ import {
   insertImportingImage,
   insertReadyImage,
   lockContent,
+  setArrivedContent,
   setImageFailed,
   setImageReady,
-  setImportedContent,
 } from "../../src/images/image-store.ts";
 import type { ReceivedFile } from "../../src/images/incoming-file.ts";
 import { type ImageId, newId, type ProjectId } from "../../src/lib/ids.ts";
@@ -180,7 +180,7 @@ describe("an importing image", () => {
     const bytes = rawDisk();
     const id = await importing();
     expect(await database.db.transaction((tx) => setImageReady(tx, id))).toBeNull();
-    expect(await database.db.transaction((tx) => setImportedContent(tx, id, facts(bytes)))).toBe(true);
+    expect(await database.db.transaction((tx) => setArrivedContent(tx, id, facts(bytes)))).toBe(true);
     expect(await contentsInUse(database.db, [sha256Of(bytes)])).toEqual(new Set([sha256Of(bytes)]));
     const ready = await database.db.transaction((tx) => setImageReady(tx, id));
     expect(ready).toMatchObject({ state: "ready", format: "raw", content: facts(bytes) });
@@ -189,12 +189,12 @@ describe("an importing image", () => {
   it("gives its content up when it fails, and fails once", async () => {
     const bytes = rawDisk();
     const id = await importing();
-    await database.db.transaction((tx) => setImportedContent(tx, id, facts(bytes)));
+    await database.db.transaction((tx) => setArrivedContent(tx, id, facts(bytes)));
     const error = { code: "download_failed", message: "no", retry: "temporary" } as const;
     const failed = await database.db.transaction((tx) => setImageFailed(tx, id, error));
     expect(failed).toMatchObject({ state: "failed", error, content: null });
     expect(await database.db.transaction((tx) => setImageFailed(tx, id, error))).toBeNull();
-    expect(await database.db.transaction((tx) => setImportedContent(tx, id, facts(bytes)))).toBe(false);
+    expect(await database.db.transaction((tx) => setArrivedContent(tx, id, facts(bytes)))).toBe(false);
     expect((await getImage(database.db, id))?.content).toBeNull();
   });
 });

@@ -109,7 +109,12 @@ function fittingDraft(fitting: Fitting, route: Route): Draft {
   const [type, schema] = content;
   draft.headers.push(["Content-Type", type]);
   if (type === "application/octet-stream") {
-    draft.body = random.pick([...Object.values(CONTENTS), ...ODD_CONTENTS]);
+    // What fits the kind is drawn more often than by chance: else hardly an upload succeeds.
+    const fitting = Object.entries(CONTENTS).filter(([kind]) => draft.query.includes(`kind=${kind}`));
+    const any = [...Object.values(CONTENTS), ...ODD_CONTENTS];
+    draft.body = random.pick(
+      random.chance(0.5) && fitting.length > 0 ? fitting.map(([, bytes]) => bytes) : any,
+    );
   } else {
     const value = fittingValue(fitting, schema);
     // Whoever forgets a host must name it twice.
@@ -121,6 +126,11 @@ function fittingDraft(fitting: Fitting, route: Route): Draft {
 }
 
 const MISSING_SHARE = 0.15;
+/** Of routes that serve only some of what there is: the one that they serve, drawn more often than by chance. */
+const SERVED: ReadonlyMap<string, string> = new Map([
+  ["forgetHost", "host-down"],
+  ["getImageLog", "built"],
+]);
 
 function fillSegment(
   { known, random }: Fitting,
@@ -132,6 +142,8 @@ function fillSegment(
   if (name === undefined) return segment;
   const isNew = route.operationId === "uploadImage" && random.chance(0.5);
   if (isNew) return `fuzz-${random.below(30)}`;
+  const served = SERVED.get(route.operationId);
+  if (served !== undefined && random.chance(0.5)) return served;
   const missing = ["missing", "0199f3a2-7c11-7e02-9f1b-2b7d1a3c5e77"];
   return random.chance(missingShare) ? random.pick(missing) : random.pick(known[name] ?? missing);
 }

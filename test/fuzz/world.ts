@@ -29,6 +29,8 @@ const VMS = {
   "vm-crashed": "crashed",
 } as const;
 const IMAGES = ["disk", "kernel", "initrd"] as const;
+/** The one that has a build's log. */
+const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
 const LEFT_OVER = { vm: 8, host: 3, image: 6, token: 10 };
 
@@ -54,6 +56,8 @@ export async function createWorld(service: TestService): Promise<World> {
       await call("POST", "/v1/hosts", DOWN);
       await call("POST", "/v1/tokens", { name: "spare" });
       for (const name of IMAGES) await ensureImage(service, name);
+      const source = { kind: "debootstrap", suite: "bookworm" };
+      await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
       for (const [name, power] of Object.entries(VMS)) await ensureVm(service, call, name, power);
       known = { ...(await readKnown(db)), pageToken: [...pageTokens] };
     },
@@ -106,7 +110,7 @@ async function readKnown(db: Db): Promise<Known> {
   return {
     vm: refer(Object.keys(VMS), vms),
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
-    image: refer(IMAGES, images),
+    image: refer([...IMAGES, BUILT], images),
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
   };
@@ -129,7 +133,8 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
     LEFT_OVER.host,
   );
   for (const { name } of hosts) await call("DELETE", `/v1/hosts/${name}`);
-  const images = surplus(await db.image.findMany({ select: { name: true } }), IMAGES, LEFT_OVER.image);
+  const kept = [...IMAGES, BUILT];
+  const images = surplus(await db.image.findMany({ select: { name: true } }), kept, LEFT_OVER.image);
   for (const { name } of images) await call("DELETE", `/v1/images/${name}`);
   const rows = await db.apiToken.findMany({ where: { revokedAt: null }, select: { id: true, name: true } });
   for (const { id } of surplus(rows, OWN_TOKENS, LEFT_OVER.token)) await call("DELETE", `/v1/tokens/${id}`);
