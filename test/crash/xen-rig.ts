@@ -44,7 +44,7 @@ for file in */locks/*; do [ ! -e "$file" ] || echo "left $file"; done
 `;
 
 /** What a real Xen host holds, read behind Drover's back. */
-export async function readXenWorld(host: XenRigHost): Promise<World> {
+async function readXenWorld(host: XenRigHost): Promise<World> {
   const { exitCode, stdout, stderr } = await host.run(["sh", "-c", LOOK]);
   if (exitCode !== 0) throw new Error(`dom0 cannot be looked at: ${stderr}`);
   const facts = stdout.split("\n").map((line) => line.split(" "));
