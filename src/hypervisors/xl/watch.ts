@@ -94,8 +94,8 @@ export class HostWatch {
     let isFollowing = false;
     let isPassing = false;
     while (!ended.aborted) {
-      if (!this.#isDue) await this.#pause(isPassing ? LOOK_AGAIN_MS : LONGEST_PAUSE_MS, ended);
-      if (!this.#isDue && !isPassing) continue;
+      if (this.#isQuiet()) await this.#pause(isPassing ? LOOK_AGAIN_MS : LONGEST_PAUSE_MS, ended);
+      if (this.#isQuiet() && !isPassing) continue;
       await this.#rest(ended);
       this.#isDue = false;
       const changes = await this.#look(ended);
@@ -104,6 +104,10 @@ export class HostWatch {
       else if (!ended.aborted) this.#emit({ kind: "resync" });
       isFollowing = changes !== null;
     }
+  }
+
+  #isQuiet(): boolean {
+    return !this.#isDue;
   }
 
   /** Null where the look failed: what happened is not known, and the inventory that is due then says why. */
