@@ -56,6 +56,7 @@ export class HostWatch {
   }
 
   #emit(event: HostEvent): void {
+    if (this.#over.aborted) return;
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -101,7 +102,7 @@ export class HostWatch {
       const changes = await this.#look(ended);
       isPassing = changes?.isPassing ?? false;
       if (isFollowing && changes !== null) for (const uuid of changes.uuids) this.tell(uuid, "seen");
-      else if (!ended.aborted) this.#emit({ kind: "resync" });
+      else this.#emit({ kind: "resync" });
       isFollowing = changes !== null;
     }
   }
