@@ -42,13 +42,13 @@ const COMMAND_LINE = `${GUEST_KERNEL_ARGS} sysrq_always_enabled`;
 /** For whatever a guest or dom0 does in an emulated machine, on one that is busy. */
 const PATIENCE_MS = 300_000;
 
-export const call: Call = {
+const call: Call = {
   signal: new AbortController().signal,
   timeoutMs: PATIENCE_MS,
   beforeSend: () => undefined,
 };
 
-export function xlTarget(host: XenRigHost): HostTarget {
+function xlTarget(host: XenRigHost): HostTarget {
   const { privateKey, knownHosts } = host;
   return {
     uri: `${host.uri}/?pool=${POOL}:${POOL_PATH}`,

@@ -27,7 +27,9 @@ interface Sighting {
 export async function lookAtAll(reader: DomainReader, call: Call): Promise<readonly ObservedDomain[]> {
   const sightings = sightingsIn(await see(reader, "*", call));
   const settled = await Promise.all(
-    sightings.map(({ domain, isPassing }) => (isPassing ? observe(reader, domain.uuid, call) : domain)),
+    sightings.map(async ({ domain, isPassing }) =>
+      isPassing ? await observe(reader, domain.uuid, call) : domain,
+    ),
   );
   return settled.filter((domain) => domain !== null);
 }

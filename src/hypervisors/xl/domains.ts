@@ -37,7 +37,7 @@ export async function define(host: HostContext, spec: DomainSpec, call: Call): P
 }
 
 /** The configuration with what the host program itself must know; see domain-program.ts. Pure. */
-export function hostConfig(spec: DomainSpec, parts: ResolvedParts): string {
+function hostConfig(spec: DomainSpec, parts: ResolvedParts): string {
   const config = xlConfig(spec, parts);
   const files = [parts.kernel, parts.initrd, ...parts.disks.map(({ path }) => path)];
   const notes = [

@@ -56,6 +56,7 @@ export class HostWatch {
   }
 
   #emit(event: HostEvent): void {
+    if (this.#over.aborted) return;
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -94,16 +95,20 @@ export class HostWatch {
     let isFollowing = false;
     let isPassing = false;
     while (!ended.aborted) {
-      if (!this.#isDue) await this.#pause(isPassing ? LOOK_AGAIN_MS : LONGEST_PAUSE_MS, ended);
-      if (!this.#isDue && !isPassing) continue;
+      if (this.#isQuiet()) await this.#pause(isPassing ? LOOK_AGAIN_MS : LONGEST_PAUSE_MS, ended);
+      if (this.#isQuiet() && !isPassing) continue;
       await this.#rest(ended);
       this.#isDue = false;
       const changes = await this.#look(ended);
       isPassing = changes?.isPassing ?? false;
       if (isFollowing && changes !== null) for (const uuid of changes.uuids) this.tell(uuid, "seen");
-      else if (!ended.aborted) this.#emit({ kind: "resync" });
+      else this.#emit({ kind: "resync" });
       isFollowing = changes !== null;
     }
+  }
+
+  #isQuiet(): boolean {
+    return !this.#isDue;
   }
 
   /** Null where the look failed: what happened is not known, and the inventory that is due then says why. */
