@@ -5,7 +5,7 @@ const LAYERS = [
   ["main.ts", "service.ts", "openapi.ts"],
   ["app.ts", "worker.ts"],
   ["vms/"],
-  ["hosts/", "images/", "volumes/", "networks/", "projects/", "tokens/"],
+  ["hosts/", "images/", "volumes/", "networks/", "projects/", "ssh-keys/", "tokens/"],
   ["operations/", "events/"],
   ["http/", "hypervisors/"],
   ["db/", "libvirt-rpc/"],

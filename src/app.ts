@@ -15,6 +15,7 @@ import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.
 import type { Clock } from "./lib/clock.ts";
 import type { KindRegistry } from "./operations/operation-kinds.ts";
 import { registerOperationRoutes } from "./operations/operation-routes.ts";
+import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
@@ -52,6 +53,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerTokenRoutes(api, { db: database, clock });
   registerHostRoutes(api, deps.hosts);
   registerImageRoutes(api, deps.images);
+  registerSshKeyRoutes(api, { db: database });
   registerVmRoutes(api, deps.vms);
   registerOperationRoutes(api, { db: database, kinds, operations });
   registerEventRoutes(api, { db: database, feed, tokenWorks: createTokenWorks(database, clock) });

@@ -111,7 +111,7 @@ async function start({ config, logger, probe }: ServiceOptions, ends: End[]): Pr
 
   const images = imageParts(config, db, logger, imageDirectory);
   const kinds = operationKinds({
-    ...{ installationId, images: images.contents, importKind: images.importKind },
+    ...{ installationId, images: images.contents, importKind: images.importKind, secretBox },
     ...(probe === undefined ? {} : { probe }),
   });
   const hosts: HostServiceDeps = { kinds, secretBox, installationId, ...lookUpDrivers(databaseUrl) };
@@ -260,7 +260,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     ...{ logger, database: db, clock: systemClock, metrics, readiness, operations, kinds, feed },
     hosts: { ...hosts, db },
     images: { ...images, database: db, kinds },
-    vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read) },
+    vms: { db, kinds, consoleLog: createConsoleLogReader(reader.read), secretBox: hosts.secretBox },
     tls: config.tls === null ? null : await readTls(config.tls),
   });
   ends.push(() => app.close());

@@ -9,6 +9,7 @@ import type { Clock } from "./lib/clock.ts";
 import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
+import type { SecretBox } from "./lib/secret-box.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
@@ -176,15 +177,22 @@ export interface KindDeps {
   readonly installationId: InstallationId;
   readonly images: ImageContents;
   readonly importKind: OperationKind<ImportInput>;
+  readonly secretBox: SecretBox;
   readonly probe?: CrashProbe;
 }
 
 /** Every kind of operation, one line each; the kinds of VM actions follow from their list. */
-export function operationKinds({ installationId, images, importKind, probe }: KindDeps): KindRegistry {
+export function operationKinds({
+  installationId,
+  images,
+  importKind,
+  secretBox,
+  probe,
+}: KindDeps): KindRegistry {
   const kinds = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
-    anyKind(vmCreateKind(images)),
+    anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),
   ];

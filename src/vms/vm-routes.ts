@@ -6,6 +6,7 @@ import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } fro
 import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
 import type { ProjectId } from "../lib/ids.ts";
+import type { SecretBox } from "../lib/secret-box.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
@@ -24,6 +25,7 @@ export interface VmRouteDeps {
   readonly db: Database;
   readonly kinds: KindRegistry;
   readonly consoleLog: ConsoleLogReader;
+  readonly secretBox: SecretBox;
 }
 
 const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });
@@ -120,7 +122,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     change: async (tx, { body, project, actor, requestId }) => {
       const { id, operationId } = await createVm(
         tx,
-        kinds,
+        deps,
         { projectId: project.id, actor, requestId },
         body,
         snapshots,

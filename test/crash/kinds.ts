@@ -2,6 +2,7 @@ import { parseImportAllowList } from "../../src/images/address-guard.ts";
 import { createImageFiles } from "../../src/images/image-files.ts";
 import { imageImportKind } from "../../src/images/image-import.ts";
 import { newId } from "../../src/lib/ids.ts";
+import { createSecretBox } from "../../src/lib/secret-box.ts";
 import { GIB } from "../../src/lib/units.ts";
 import type { KindRegistry } from "../../src/operations/operation-kinds.ts";
 import { operationKinds } from "../../src/worker.ts";
@@ -15,5 +16,10 @@ export function everyKind(): KindRegistry {
     allow: parseImportAllowList([]),
     collect: () => undefined,
   });
-  return operationKinds({ installationId: newId(), images, importKind });
+  return operationKinds({
+    installationId: newId(),
+    images,
+    importKind,
+    secretBox: createSecretBox(Buffer.alloc(32)),
+  });
 }

@@ -133,7 +133,7 @@ function missingParts(scene: Scene, behaviour: Behaviour): void {
   if (!scene.contract.declared.includes("volumes")) return;
   behaviour("start", "a start with a missing volume rejects, and the domain stays off", async () => {
     const volume = scene.volume();
-    const spec = await scene.define({ disks: [{ name: "root", volume, format: "raw" }] });
+    const spec = await scene.define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] });
     await expect(scene.connection.startDomain(spec.uuid, scene.call())).rejects.toMatchObject({
       name: "HypervisorError",
     });
@@ -190,7 +190,10 @@ function firmwareBios(scene: Scene, behaviour: Behaviour): void {
     const { volumes } = scene.connection;
     const volume = scene.volume();
     await volumes?.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
-    const disks = volumes === undefined ? [] : [{ name: "root", volume, format: "qcow2" as const }];
+    const disks =
+      volumes === undefined
+        ? []
+        : [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
     const spec = await scene.start({ boot: { kind: "firmware", firmware: "bios" }, disks });
     expect(await scene.power(spec)).toBe("running");
   });

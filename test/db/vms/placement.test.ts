@@ -3,6 +3,7 @@ import { createDatabase, type Database } from "../../../src/db/client.ts";
 import { Prisma } from "../../../src/db/generated/client.ts";
 import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
+import { createSecretBox } from "../../../src/lib/secret-box.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
 import { createKindRegistry } from "../../../src/operations/operation-kinds.ts";
 import { vmActions } from "../../../src/vms/actions/index.ts";
@@ -27,12 +28,13 @@ let database: TestDatabase;
 let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
+const secretBox = createSecretBox(Buffer.alloc(32));
 const noImages = { open: () => Promise.reject(new Error("no images here")) };
 // As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
 const kinds = createKindRegistry([
-  anyKind(vmCreateKind(noImages)),
+  anyKind(vmCreateKind({ images: noImages, secretBox })),
   anyKind(vmDeleteKind),
   ...vmActions.map(({ kind }) => kind),
 ]);
@@ -97,7 +99,7 @@ function create(
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body, process));
+  return db.transaction((tx) => createVm(tx, { kinds, secretBox }, request, body, process));
 }
 
 async function usedOf(hostId: HostId): Promise<number> {
