@@ -6,7 +6,7 @@ import { MAX_PUBLIC_KEY_LENGTH, parsePublicKey } from "./parse-public-key.ts";
 
 /** The API's shapes of an ssh key. */
 
-const EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFsplfElyErYCFVwGfnTpYIqXwXZuFMTT7wgkzkAq3+s ada@laptop";
+const EXAMPLE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOrkce8nTqM1B/P9lp7AuBljKLFTml97ssIrWs3E2g/p ada@laptop";
 
 const PublicKeyText = z
   .string()
@@ -34,7 +34,7 @@ export const SshKeySchema = z
     type: z.string().meta({ examples: ["ssh-ed25519"] }),
     fingerprint: z.string().meta({
       description: "As `ssh-keygen -l` shows it.",
-      examples: ["SHA256:r0WV3ZrvKFyuYVsMlFxEfbKYdEUU7tONVlGu4b1mZVg"],
+      examples: ["SHA256:yXT1k2grxo7w22mv6pcX08ndLHdxbnnZFme6RKAyB68"],
     }),
     publicKey: z.string().meta({ examples: [EXAMPLE] }),
     comment: z.string(),

@@ -1,4 +1,4 @@
-// The userspace of the small guest: busybox and five scripts.
+// The userspace of the small guest: busybox and six scripts.
 
 /** Kernel modules the guest loads, as far as its kernel does not have them built in. */
 export const GUEST_MODULES = Object.freeze([
@@ -11,6 +11,9 @@ export const GUEST_MODULES = Object.freeze([
   "evdev",
   "button",
 ]);
+
+/** What it takes to read a CD-ROM; loaded only where there is one. */
+export const CDROM_MODULES = Object.freeze(["virtio_scsi", "sr_mod", "isofs"]);
 
 const SHUTDOWN = `#!/bin/sh
 # Called by the ACPI power button (off) and by ctrl-alt-del (reboot).
@@ -27,8 +30,26 @@ mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 echo "DROVER-GUEST-UP boot=$(cat /proc/sys/kernel/random/boot_id)" >/dev/ttyS0
 for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; done
 hostname guest
+/etc/seed
 ip link set lo up
 /etc/network-watch >/dev/null 2>&1 </dev/null &
+`;
+
+// The seed that cloud-init would read: instance id, host name, and what the other files are, in the words of sha256sum.
+// 0x1048 is a virtio-scsi controller, which the guest has for its CD-ROM alone.
+const SEED = `#!/bin/sh
+grep -qsx 0x1048 /sys/bus/pci/devices/*/device || exit 0
+for module in $(cat /lib/modules/cdrom-order); do
+  [ -d "/sys/module/$module" ] || insmod "/lib/modules/$module.ko"
+done
+for try in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sr0 ] && break; sleep 1; done
+mkdir -p /seed
+[ "$(blkid /dev/sr0 | sed -n 's/.* LABEL="\\([^"]*\\)".*/\\1/p')" = cidata ] && mount -t iso9660 -o ro /dev/sr0 /seed || exit 0
+field() { sed -n "s/^ *\\"$1\\": \\"\\([^\\"]*\\)\\".*/\\1/p" /seed/meta-data; }
+echo "DROVER-SEED $(field instance-id) $(field local-hostname)" >/dev/ttyS0
+(cd /seed && sha256sum *) | sed 's/^/DROVER-SEED-FILE /' >/dev/ttyS0
+touch /seed/written 2>/dev/null && echo "DROVER-SEED-WRITABLE" >/dev/ttyS0
+umount /seed
 `;
 
 // Each eth* gets a DHCP client of its own, one that is plugged in later too.
@@ -70,11 +91,13 @@ ttyS0::askfirst:-/bin/sh
 
 /**
  * @typedef {import("./cpio.mjs").ArchiveEntry} ArchiveEntry
- * @param {{ busybox: Uint8Array, applets: readonly string[], modules: readonly { name: string, content: Uint8Array }[] }} parts
- *   modules: in load order
+ * @typedef {{ name: string, content: Uint8Array }} GuestModule
+ * @param {{ busybox: Uint8Array, applets: readonly string[], modules: readonly GuestModule[], cdromModules: readonly GuestModule[] }} parts
+ *   modules: in load order, those for a CD-ROM apart
  * @returns {ArchiveEntry[]} everything in the initramfs
  */
-export function rootFiles({ busybox, applets, modules }) {
+export function rootFiles({ busybox, applets, modules, cdromModules }) {
+  const files = new Map([...modules, ...cdromModules].map((module) => [module.name, module]));
   const directories = [
     "bin",
     "sbin",
@@ -95,6 +118,7 @@ export function rootFiles({ busybox, applets, modules }) {
     file("sbin/shutdown", SHUTDOWN, 0o755),
     file("etc/init", INIT, 0o755),
     file("etc/network-watch", NETWORK_WATCH, 0o755),
+    file("etc/seed", SEED, 0o755),
     file("etc/udhcpc", UDHCPC, 0o755),
     file("etc/inittab", INITTAB),
     file("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
@@ -102,7 +126,8 @@ export function rootFiles({ busybox, applets, modules }) {
     // acpid runs what is named after the event: type PWRF (power button), code 80.
     file("etc/acpi/PWRF/00000080", "#!/bin/sh\nexec /sbin/shutdown off\n", 0o755),
     file("lib/modules/order", modules.map(({ name }) => `${name}\n`).join("")),
-    ...modules.map(({ name, content }) => file(`lib/modules/${name}.ko`, content)),
+    file("lib/modules/cdrom-order", cdromModules.map(({ name }) => `${name}\n`).join("")),
+    ...[...files.values()].map(({ name, content }) => file(`lib/modules/${name}.ko`, content)),
   ];
 }
 
