@@ -133,7 +133,10 @@ async function build(tree, dir) {
   const busyboxPath = join(tree, existsSync(join(tree, "bin/busybox")) ? "bin/busybox" : "usr/bin/busybox");
   const applets = (await run(busyboxPath, ["--list"])).split("\n").filter(Boolean);
   const busybox = readFileSync(busyboxPath);
-  writeFileSync(initrd, gzipSync(packCpio(rootFiles({ busybox, applets, modules, cdromModules })), { level: 9 }));
+  writeFileSync(
+    initrd,
+    gzipSync(packCpio(rootFiles({ busybox, applets, modules, cdromModules })), { level: 9 }),
+  );
   await buildBootDisk({ kernel, initrd, kernelArgs: GUEST_KERNEL_ARGS, workDir: dir, disk });
 }
 

@@ -18,7 +18,7 @@ export type ParsedPublicKey =
   | { readonly ok: false; readonly reason: string };
 
 /** The largest RSA key, 16384 bits, takes less than 4 KiB. */
-export const MAX_PUBLIC_KEY_LENGTH = 8192;
+const MAX_LENGTH = 8192;
 const MIN_RSA_BITS = 2048;
 const MAX_RSA_BITS = 16_384;
 const ED25519_BYTES = 32;
@@ -39,7 +39,7 @@ const TYPES: Readonly<Record<string, CheckFields>> = {
     checkEcdsa(fields, "nistp256", 32) ?? checkApplication(fields),
 };
 
-export const PUBLIC_KEY_TYPES: readonly string[] = Object.keys(TYPES);
+const TYPE_NAMES = Object.keys(TYPES).join(", ");
 
 const LINE = /^(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?$/;
 // Cc: control characters, line ends among them. Cs: lone halves of surrogate pairs.
@@ -47,6 +47,7 @@ const UNPRINTABLE = /[\p{Cc}\p{Cs}]/u;
 
 /** Reads one public key; blanks around it, a last line end among them, are left off. */
 export function parsePublicKey(text: string): ParsedPublicKey {
+  if (text.length > MAX_LENGTH) return refuse(`must have at most ${MAX_LENGTH} characters`);
   const line = text.trim();
   if (line.includes("PRIVATE KEY"))
     return refuse("must be a public key, and this is a private one: give what stands in the .pub file");
@@ -55,7 +56,7 @@ export function parsePublicKey(text: string): ParsedPublicKey {
   const [, type = "", base64 = "", comment = ""] = LINE.exec(line) ?? [];
   const check = Object.hasOwn(TYPES, type) ? TYPES[type] : undefined;
   if (check === undefined)
-    return refuse(`must begin with its type (${PUBLIC_KEY_TYPES.join(", ")}), without options before it`);
+    return refuse(`must begin with its type (${TYPE_NAMES}), without options before it`);
   const blob = Buffer.from(base64, "base64");
   if (blob.toString("base64") !== base64) return refuse("must have its bytes in base64 behind the type");
   const wrong = checkBlob(blob, type, check);

@@ -36,7 +36,7 @@ ip link set lo up
 `;
 
 // The seed that cloud-init would read: instance id, host name, and what the other files are, in the words of sha256sum.
-// 0x1048 is a virtio-scsi controller, which the guest has for its CD-ROM alone.
+// 0x1048 is a virtio-scsi controller, which the guest has for its CD-ROM alone; the label of a CD-ROM is at byte 32808.
 const SEED = `#!/bin/sh
 grep -qsx 0x1048 /sys/bus/pci/devices/*/device || exit 0
 for module in $(cat /lib/modules/cdrom-order); do
@@ -44,7 +44,8 @@ for module in $(cat /lib/modules/cdrom-order); do
 done
 for try in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sr0 ] && break; sleep 1; done
 mkdir -p /seed
-[ "$(blkid /dev/sr0 | sed -n 's/.* LABEL="\\([^"]*\\)".*/\\1/p')" = cidata ] && mount -t iso9660 -o ro /dev/sr0 /seed || exit 0
+label=$(dd if=/dev/sr0 bs=1 skip=32808 count=32 2>/dev/null | tr -d ' ')
+[ "$label" = cidata ] && mount -t iso9660 -o ro /dev/sr0 /seed || exit 0
 field() { sed -n "s/^ *\\"$1\\": \\"\\([^\\"]*\\)\\".*/\\1/p" /seed/meta-data; }
 echo "DROVER-SEED $(field instance-id) $(field local-hostname)" >/dev/ttyS0
 (cd /seed && sha256sum *) | sed 's/^/DROVER-SEED-FILE /' >/dev/ttyS0

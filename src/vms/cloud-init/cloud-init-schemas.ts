@@ -38,7 +38,7 @@ const NewUser = z
   })
   .meta({ id: "NewCloudInitUser" });
 
-const Text = z.string().max(MAX_TEXT_BYTES).nullable().default(null);
+const Text = z.string().nullable().default(null);
 
 const COMBINED =
   "What the guest's cloud-init is told, on a small read-only CD-ROM of its own (data source NoCloud). `userData` " +

@@ -97,6 +97,7 @@ describe("what is no public key", () => {
   const modulus = Buffer.concat([Buffer.of(0), Buffer.alloc(256, 0xff)]);
   it.each([
     ["nothing", "", /must begin with its type/],
+    ["a comment without end", `${ED25519} ${"x".repeat(8192)}`, /at most 8192 characters/],
     ["a type alone", type, /must begin with its type/],
     ["options before it", `command="id" ${ED25519}`, /without options/],
     ["an option before it", `no-pty ${ED25519}`, /without options/],
