@@ -124,6 +124,8 @@ function createRequest({ name, host }: Place, runPolicy: "running" | "stopped"):
     boot: { kernel: KERNEL_IMAGE },
     disks: [{ name: "root", image: DISK_IMAGE }],
     placement: { host },
+    // One more volume, whose content is neither an image's nor empty.
+    cloudInit: { userData: "#!/bin/sh\necho seeded\n" },
   };
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
 }

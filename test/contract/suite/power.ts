@@ -105,6 +105,7 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   }
 
   missingParts(scene, behaviour);
+  cdroms(scene, behaviour);
   if (has("gracefulStop")) gracefulStop(scene, behaviour);
   if (has("reboot")) restart(scene, behaviour, reboot);
   if (has("reset")) restart(scene, behaviour, reset);
@@ -138,6 +139,21 @@ function missingParts(scene: Scene, behaviour: Behaviour): void {
       name: "HypervisorError",
     });
     expect(await scene.power(spec)).toBe("off");
+  });
+}
+
+function cdroms(scene: Scene, behaviour: Behaviour): void {
+  if (!scene.contract.declared.includes("volumes")) return;
+  behaviour("start", "a domain starts with a cdrom, and not without the volume behind it", async () => {
+    const volume = scene.volume();
+    const spec = await scene.define({ disks: [{ name: "cd_rom", kind: "cdrom", volume, format: "raw" }] });
+    const start = () => scene.connection.startDomain(spec.uuid, scene.call());
+    await expect(start()).rejects.toMatchObject({ name: "HypervisorError" });
+    const capacityBytes = 64 * 1024;
+    await scene.connection.volumes?.createVolume({ ...volume, format: "raw", capacityBytes }, scene.call());
+    await scene.connection.defineDomain(spec, scene.call());
+    await start();
+    expect(await scene.power(spec)).toBe("running");
   });
 }
 
