@@ -2761,6 +2761,9 @@ export type ListSshKeysData = {
          * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
          */
         name?: string;
+        /**
+         * As `ssh-keygen -l` shows it.
+         */
         fingerprint?: string;
         /**
          * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.

@@ -21,6 +21,14 @@ const PublicKeyText = z
     examples: [EXAMPLE],
   });
 
+const Fingerprint = z
+  .string()
+  .regex(/^SHA256:[A-Za-z0-9+/]{43}$/, "must be SHA256: and 43 characters of base64")
+  .meta({
+    description: "As `ssh-keygen -l` shows it.",
+    examples: ["SHA256:yXT1k2grxo7w22mv6pcX08ndLHdxbnnZFme6RKAyB68"],
+  });
+
 export const SshKeySchema = z
   .strictObject({
     id: Id,
@@ -31,10 +39,7 @@ export const SshKeySchema = z
     createdAt: Timestamp,
     updatedAt: Timestamp,
     type: z.string().meta({ examples: ["ssh-ed25519"] }),
-    fingerprint: z.string().meta({
-      description: "As `ssh-keygen -l` shows it.",
-      examples: ["SHA256:yXT1k2grxo7w22mv6pcX08ndLHdxbnnZFme6RKAyB68"],
-    }),
+    fingerprint: Fingerprint,
     publicKey: z.string().meta({ examples: [EXAMPLE] }),
     comment: z.string(),
   })
@@ -57,7 +62,7 @@ export type PatchSshKey = z.output<typeof PatchSshKeyBody>;
 export const listSshKeysQuery = {
   ...pageQuery,
   name: Name.optional(),
-  fingerprint: z.string().max(100).optional(),
+  fingerprint: Fingerprint.optional(),
   labelSelector: LabelSelector.optional(),
   orderBy: orderByQuery(["name", "createdAt"], "name"),
 };

@@ -109,7 +109,9 @@ function fittingDraft(fitting: Fitting, route: Route): Draft {
   const [type, schema] = content;
   draft.headers.push(["Content-Type", type]);
   if (type === "application/octet-stream") {
-    draft.body = random.pick([...Object.values(CONTENTS), ...ODD_CONTENTS]);
+    const asSaid = Object.entries(CONTENTS).find(([kind]) => draft.query.includes(`kind=${kind}`))?.[1];
+    const any = random.pick([...Object.values(CONTENTS), ...ODD_CONTENTS]);
+    draft.body = asSaid !== undefined && random.chance(0.5) ? asSaid : any;
   } else {
     const value = fittingValue(fitting, schema);
     // Whoever forgets a host must name it twice.
