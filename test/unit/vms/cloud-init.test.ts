@@ -57,7 +57,7 @@ describe("user-data", () => {
 
   it("made to keep a parser busy is refused or taken, and never thrown at", () => {
     const size = MAX_TEXT_BYTES - 100;
-    const laugh = [..."bcdefghi"].map(
+    const laugh = ["b", "c", "d", "e", "f", "g", "h", "i"].map(
       (name, at) => `${name}: &${name} [${`*${"abcdefgh"[at]},`.repeat(9)}]\n`,
     );
     const keys = Array.from({ length: size / 16 }, (_, index) => `k${index},`).join("");
@@ -201,7 +201,10 @@ describe("a seed", () => {
     const asked = NewCloudInit.parse({ userData: `#!/bin/sh\n${SECRET}\n`, sshKeys: ["ada"] });
     const shown = shownCloudInit(vm, asked);
     expect(shown).toMatchObject({ hostname: "web-1", sshKeys: ["ada"], users: [], networkConfig: null });
-    expect(shown.userData).toEqual({ sha256: expect.stringMatching(/^[0-9a-f]{64}$/), sizeBytes: 30 });
+    expect(shown.userData).toEqual({
+      sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as unknown,
+      sizeBytes: 30,
+    });
     expect(JSON.stringify(shown)).not.toContain(SECRET);
   });
 

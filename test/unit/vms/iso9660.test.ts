@@ -28,7 +28,7 @@ function readTree(image: Buffer, descriptorSector: number, decode: (bytes: Buffe
     const start = record.sector * 2048;
     files.set(decode(record.id), image.subarray(start, start + record.size));
   }
-  expect(ids.toSorted(Buffer.compare)).toEqual(ids);
+  expect(ids.toSorted((one, other) => one.compare(other))).toEqual(ids);
   for (const [offset, read] of [
     [140, "readUInt32LE"],
     [148, "readUInt32BE"],
