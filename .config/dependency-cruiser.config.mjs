@@ -6,7 +6,7 @@ const LAYERS = [
   ["app.ts", "worker.ts"],
   ["consoles/"],
   ["vms/"],
-  ["hosts/", "images/", "volumes/", "networks/", "projects/", "tokens/"],
+  ["hosts/", "images/", "volumes/", "networks/", "projects/", "ssh-keys/", "tokens/"],
   ["operations/", "events/"],
   ["http/", "hypervisors/"],
   ["db/", "libvirt-rpc/"],

@@ -18,6 +18,7 @@ import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.
 import type { Clock } from "./lib/clock.ts";
 import type { KindRegistry } from "./operations/operation-kinds.ts";
 import { registerOperationRoutes } from "./operations/operation-routes.ts";
+import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
@@ -59,6 +60,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerHostRoutes(api, deps.hosts);
   registerCapabilityRoutes(api, deps.capabilities);
   registerImageRoutes(api, deps.images);
+  registerSshKeyRoutes(api, { db: database });
   registerVmRoutes(api, deps.vms);
   const wake = (): void => {
     operations.wake();

@@ -122,7 +122,7 @@ async function start(
   const images = imageParts(config, db, logger, imageDirectory, buildTools);
   const { importKind, buildKind } = images;
   const kinds = operationKinds({
-    ...{ installationId, images: images.contents, importKind, buildKind },
+    ...{ installationId, images: images.contents, importKind, buildKind, secretBox },
     ...(probe === undefined ? {} : { probe }),
   });
   const drivers = createDrivers({ databaseUrl });
@@ -278,7 +278,10 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hosts: { ...hosts, db },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
-    vms: { db, kinds, declared, consoleLog: createConsoleLogReader(reader.read) },
+    vms: {
+      ...{ db, kinds, declared, secretBox: hosts.secretBox },
+      consoleLog: createConsoleLogReader(reader.read),
+    },
     consoles: { read: reader.read, stream: reader.stream, publicUrl: config.publicUrl },
     tls: config.tls === null ? null : await readTls(config.tls),
   });

@@ -10,6 +10,7 @@ import type { Clock } from "./lib/clock.ts";
 import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
+import type { SecretBox } from "./lib/secret-box.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
@@ -178,6 +179,7 @@ export interface KindDeps {
   readonly images: ImageContents;
   readonly importKind: OperationKind<ImportInput>;
   readonly buildKind: OperationKind<BuildInput>;
+  readonly secretBox: SecretBox;
   readonly probe?: CrashProbe;
 }
 
@@ -187,13 +189,14 @@ export function operationKinds({
   images,
   importKind,
   buildKind,
+  secretBox,
   probe,
 }: KindDeps): KindRegistry {
   const kinds = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
     anyKind(buildKind),
-    anyKind(vmCreateKind(images)),
+    anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),
   ];

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -350,6 +350,61 @@ export const retryOperation = <ThrowOnError extends boolean = false>(options: Op
     security: [{ scheme: 'bearer', type: 'http' }],
     url: '/v1/operations/{operation}/retry',
     ...options
+});
+
+/**
+ * List ssh keys
+ */
+export const listSshKeys = <ThrowOnError extends boolean = false>(options?: Options<ListSshKeysData, ThrowOnError>): RequestResult<ListSshKeysResponses, ListSshKeysErrors, ThrowOnError> => (options?.client ?? client).get<ListSshKeysResponses, ListSshKeysErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/ssh-keys',
+    ...options
+});
+
+/**
+ * Create an ssh key
+ */
+export const createSshKey = <ThrowOnError extends boolean = false>(options: Options<CreateSshKeyData, ThrowOnError>): RequestResult<CreateSshKeyResponses, CreateSshKeyErrors, ThrowOnError> => (options.client ?? client).post<CreateSshKeyResponses, CreateSshKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/ssh-keys',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete an ssh key
+ *
+ * VMs that were made with it keep letting it in: they have their own copy.
+ */
+export const deleteSshKey = <ThrowOnError extends boolean = false>(options: Options<DeleteSshKeyData, ThrowOnError>): RequestResult<DeleteSshKeyResponses, DeleteSshKeyErrors, ThrowOnError> => (options.client ?? client).delete<DeleteSshKeyResponses, DeleteSshKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/ssh-keys/{sshKey}',
+    ...options
+});
+
+/**
+ * Get an ssh key
+ */
+export const getSshKey = <ThrowOnError extends boolean = false>(options: Options<GetSshKeyData, ThrowOnError>): RequestResult<GetSshKeyResponses, GetSshKeyErrors, ThrowOnError> => (options.client ?? client).get<GetSshKeyResponses, GetSshKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/ssh-keys/{sshKey}',
+    ...options
+});
+
+/**
+ * Change an ssh key's labels
+ */
+export const updateSshKey = <ThrowOnError extends boolean = false>(options: Options<UpdateSshKeyData, ThrowOnError>): RequestResult<UpdateSshKeyResponses, UpdateSshKeyErrors, ThrowOnError> => (options.client ?? client).patch<UpdateSshKeyResponses, UpdateSshKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/ssh-keys/{sshKey}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
 });
 
 /**

@@ -18,6 +18,26 @@ export type CapabilityTable = {
     guestTypes: Array<DeclaredGuestType>;
 };
 
+export type CloudInit = {
+    hostname: string;
+    /**
+     * Ids or names of ssh keys.
+     */
+    sshKeys: Array<string>;
+    users: Array<CloudInitUser>;
+    userData: HiddenText | null;
+    networkConfig: HiddenText | null;
+};
+
+export type CloudInitUser = {
+    name: string;
+    /**
+     * Ids or names of ssh keys.
+     */
+    sshKeys: Array<string>;
+    sudo: boolean;
+};
+
 export type Condition = {
     type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
     reason: string;
@@ -71,6 +91,18 @@ export type CreateImage = {
          */
         sha256?: string;
     } | DebootstrapSource;
+};
+
+export type CreateSshKey = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    /**
+     * One line as it stands in a `.pub` file: type, base64 and comment, without options. ed25519, ECDSA, both kinds of security key, and RSA from 2048 bits on.
+     */
+    publicKey: string;
+    labels?: Labels;
 };
 
 export type CreateToken = {
@@ -200,6 +232,14 @@ export type ForgetHostBody = {
 
 export type Health = {
     status: 'ok';
+};
+
+/**
+ * What stands for a text that may hold secrets.
+ */
+export type HiddenText = {
+    sha256: string;
+    sizeBytes: number;
 };
 
 export type Host = {
@@ -529,6 +569,44 @@ export type LabelsPatch = {
     [key: string]: string | null;
 };
 
+/**
+ * What the guest's cloud-init is told, on a small read-only CD-ROM of its own (data source NoCloud). `userData` goes there as it is. The rest becomes meta-data (host name, sshKeys) and vendor-data (users), over which user-data has the last word by cloud-init's own rules; where a cloud-config would silently undo a field that is given here, the request is refused. Into scripts and MIME messages nobody looks. An empty object gives a host name.
+ */
+export type NewCloudInit = {
+    /**
+     * The VM's name without.
+     */
+    hostname?: string;
+    /**
+     * Ids or names of ssh keys that let in as the image's own user. Copied now, once.
+     */
+    sshKeys?: Array<string>;
+    /**
+     * Users to make beside the image's own, without passwords.
+     */
+    users?: Array<NewCloudInitUser>;
+    /**
+     * A `#cloud-config`, a `#!` script or a MIME multipart message, at most 65536 bytes. Kept encrypted and never returned: only its digest and size are.
+     */
+    userData?: string | null;
+    /**
+     * cloud-init's network configuration, version 1 or 2, as YAML; without, it asks DHCP on the first NIC. Kept and shown as userData is.
+     */
+    networkConfig?: string | null;
+};
+
+export type NewCloudInitUser = {
+    name: string;
+    /**
+     * Ids or names of ssh keys.
+     */
+    sshKeys?: Array<string>;
+    /**
+     * May become root without a password.
+     */
+    sudo?: boolean;
+};
+
 export type NewVmSpec = {
     /**
      * Without: placement chooses.
@@ -545,6 +623,7 @@ export type NewVmSpec = {
     boot?: FirmwareBoot | KernelBoot;
     disks?: Array<VmDisk>;
     nics?: Array<VmNic>;
+    cloudInit?: NewCloudInit;
 };
 
 export type OpenConsole = {
@@ -673,6 +752,13 @@ export type PatchImage = {
     labels?: LabelsPatch;
 };
 
+/**
+ * Only labels can be changed: for another key create another one.
+ */
+export type PatchSshKey = {
+    labels?: LabelsPatch;
+};
+
 export type PatchVmBody = {
     labels?: LabelsPatch;
     spec?: VmSpecPatch;
@@ -752,6 +838,40 @@ export type Retry = 'never' | 'afterStateChange' | 'afterCapacity' | 'temporary'
 
 export type SaveVmBody = {
     [key: string]: never;
+};
+
+/**
+ * A public key that new VMs can let in. The key itself never changes.
+ */
+export type SshKey = {
+    id: string;
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    project: string;
+    labels: Labels;
+    /**
+     * Revision of the labels; the ETag.
+     */
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    type: string;
+    /**
+     * As `ssh-keygen -l` shows it.
+     */
+    fingerprint: string;
+    publicKey: string;
+    comment: string;
+};
+
+export type SshKeyPage = {
+    items: Array<SshKey>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
 };
 
 export type StartVmBody = {
@@ -916,6 +1036,7 @@ export type VmSpec = {
     boot: FirmwareBoot | KernelBoot;
     disks: Array<VmDisk>;
     nics: Array<VmNic>;
+    cloudInit?: CloudInit;
 };
 
 export type VmSpecPatch = {
@@ -2882,6 +3003,377 @@ export type RetryOperationResponses = {
 };
 
 export type RetryOperationResponse = RetryOperationResponses[keyof RetryOperationResponses];
+
+export type ListSshKeysData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+         */
+        name?: string;
+        /**
+         * As `ssh-keygen -l` shows it.
+         */
+        fingerprint?: string;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+        /**
+         * A field; with `-` before it in descending order. Without it `name`.
+         */
+        orderBy?: 'name' | '-name' | 'createdAt' | '-createdAt';
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/ssh-keys';
+};
+
+export type ListSshKeysErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListSshKeysError = ListSshKeysErrors[keyof ListSshKeysErrors];
+
+export type ListSshKeysResponses = {
+    /**
+     * OK
+     */
+    200: SshKeyPage;
+};
+
+export type ListSshKeysResponse = ListSshKeysResponses[keyof ListSshKeysResponses];
+
+export type CreateSshKeyData = {
+    body: CreateSshKey;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/ssh-keys';
+};
+
+export type CreateSshKeyErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CreateSshKeyError = CreateSshKeyErrors[keyof CreateSshKeyErrors];
+
+export type CreateSshKeyResponses = {
+    /**
+     * Created
+     */
+    201: SshKey;
+};
+
+export type CreateSshKeyResponse = CreateSshKeyResponses[keyof CreateSshKeyResponses];
+
+export type DeleteSshKeyData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the sshKey.
+         */
+        sshKey: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/ssh-keys/{sshKey}';
+};
+
+export type DeleteSshKeyErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteSshKeyError = DeleteSshKeyErrors[keyof DeleteSshKeyErrors];
+
+export type DeleteSshKeyResponses = {
+    /**
+     * Done; there is nothing to say.
+     */
+    204: void;
+};
+
+export type DeleteSshKeyResponse = DeleteSshKeyResponses[keyof DeleteSshKeyResponses];
+
+export type GetSshKeyData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the sshKey.
+         */
+        sshKey: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/ssh-keys/{sshKey}';
+};
+
+export type GetSshKeyErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetSshKeyError = GetSshKeyErrors[keyof GetSshKeyErrors];
+
+export type GetSshKeyResponses = {
+    /**
+     * OK
+     */
+    200: SshKey;
+};
+
+export type GetSshKeyResponse = GetSshKeyResponses[keyof GetSshKeyResponses];
+
+export type UpdateSshKeyData = {
+    body?: PatchSshKey;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the sshKey.
+         */
+        sshKey: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/ssh-keys/{sshKey}';
+};
+
+export type UpdateSshKeyErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UpdateSshKeyError = UpdateSshKeyErrors[keyof UpdateSshKeyErrors];
+
+export type UpdateSshKeyResponses = {
+    /**
+     * OK
+     */
+    200: SshKey;
+};
+
+export type UpdateSshKeyResponse = UpdateSshKeyResponses[keyof UpdateSshKeyResponses];
 
 export type ListTokensData = {
     body?: never;

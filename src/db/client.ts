@@ -59,11 +59,12 @@ export function createDatabase({ url, maxConnections, logger }: DatabaseOptions)
 
 function modelsOf(prisma: PrismaClient): Models {
   const { installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation } = prisma;
-  const { vmNic, vmImage, volume, image, observedDomain, operation, operationSubject } = prisma;
+  const { vmNic, vmImage, vmSeed, volume, image, sshKey, observedDomain, operation, operationSubject } =
+    prisma;
   const { operationStep, event, idempotencyKey, consoleTicket } = prisma;
   return {
     ...{ installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation },
-    ...{ vmNic, vmImage, volume, image, observedDomain, operation, operationSubject },
+    ...{ vmNic, vmImage, vmSeed, volume, image, sshKey, observedDomain, operation, operationSubject },
     ...{ operationStep, event, idempotencyKey, consoleTicket },
   };
 }

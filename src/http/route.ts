@@ -49,7 +49,16 @@ import type { SocketSession } from "./web-sockets.ts";
  * - Every body, response and named part should carry `.meta({ id: "Vm" })`: it becomes a type of the SDK.
  */
 
-export const TAGS = ["VMs", "Hosts", "Images", "Operations", "Events", "Tokens", "Service"] as const;
+export const TAGS = [
+  "VMs",
+  "Hosts",
+  "Images",
+  "SSH keys",
+  "Operations",
+  "Events",
+  "Tokens",
+  "Service",
+] as const;
 export type Tag = (typeof TAGS)[number];
 
 export type Shape = Readonly<Record<string, z.ZodType>>;

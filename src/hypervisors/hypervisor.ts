@@ -293,7 +293,13 @@ export interface DomainSpec {
 }
 
 export interface DomainDisk {
+  /** Unique in the domain. */
   readonly name: string;
+  /**
+   * A cdrom can be read only, by the guest as by the host. Where a guest type has no such device it is a disk that
+   * cannot be written.
+   */
+  readonly kind: "disk" | "cdrom";
   readonly volume: VolumeRef;
   readonly format: VolumeFormat;
 }

@@ -50,9 +50,10 @@ export const BUILD_PACKAGES = Object.freeze([
   "util-linux",
 ]);
 
-/** What the tests' emulated hosts need besides, and curl for the README's walk. */
+/** What the tests' emulated hosts need besides, curl for the README's walk, and isoinfo to read what we write. */
 export const TEST_PACKAGES = Object.freeze([
   "curl",
+  "genisoimage",
   "netcat-openbsd",
   "openssh-client",
   "openssh-server",

@@ -21,7 +21,7 @@ import { buildBootDisk } from "./guest-image/boot-disk.mjs";
 import { packCpio } from "./guest-image/cpio.mjs";
 import { collectModules } from "./guest-image/kernel-modules.mjs";
 import { findGuestPackages, unpackPackages } from "./guest-image/kernel-packages.mjs";
-import { GUEST_MODULES, rootFiles } from "./guest-image/root-files.mjs";
+import { CDROM_MODULES, GUEST_MODULES, rootFiles } from "./guest-image/root-files.mjs";
 import { run } from "./run-program.mjs";
 
 /**
@@ -47,6 +47,7 @@ const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
  * Builds the image, or finds it built. On the serial console the guest prints `DROVER-GUEST-UP boot=<boot id>`, then
  * `DROVER-GUEST-IP eth0 <address>` for each lease it gets, and `DROVER-GUEST-DOWN` when it is asked to stop or reboot. After
  * Enter there is a shell, on the serial console and on the screen.
+ * From a seed for cloud-init it prints `DROVER-SEED <instance id> <host name>`, and the digest of each file.
  * Needs the packages GUEST_IMAGE_PACKAGES.
  * @param {{ cacheDir?: string, log?: (line: string) => void }} [options]
  * @returns {Promise<GuestImage>}
@@ -127,14 +128,16 @@ async function build(tree, dir) {
   if (vmlinuz === undefined) throw new Error("the kernel package holds no kernel");
   copyFileSync(join(tree, "boot", vmlinuz), kernel);
 
-  const modules = await collectModules(
-    join(tree, "lib/modules", vmlinuz.replace("vmlinuz-", "")),
-    GUEST_MODULES,
-  );
+  const modulesDir = join(tree, "lib/modules", vmlinuz.replace("vmlinuz-", ""));
+  const modules = await collectModules(modulesDir, GUEST_MODULES);
+  const cdromModules = await collectModules(modulesDir, CDROM_MODULES);
   const busyboxPath = join(tree, existsSync(join(tree, "bin/busybox")) ? "bin/busybox" : "usr/bin/busybox");
   const applets = (await run(busyboxPath, ["--list"])).split("\n").filter(Boolean);
   const busybox = readFileSync(busyboxPath);
-  writeFileSync(initrd, gzipSync(packCpio(rootFiles({ busybox, applets, modules })), { level: 9 }));
+  writeFileSync(
+    initrd,
+    gzipSync(packCpio(rootFiles({ busybox, applets, modules, cdromModules })), { level: 9 }),
+  );
   await buildBootDisk({ kernel, initrd, kernelArgs: GUEST_KERNEL_ARGS, workDir: dir, disk });
 }
 

@@ -27,6 +27,8 @@ export interface NewVmParts {
   readonly volumes: readonly NewVolume[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   readonly nics: readonly NicRow[];
+  /** The sealed files of its seed; null: it has none. */
+  readonly seed: Uint8Array<ArrayBuffer> | null;
   /** The host's name, for the event. */
   readonly hostName: string;
   /** What makes it. */
@@ -34,12 +36,12 @@ export interface NewVmParts {
 }
 
 /**
- * Writes a new VM in phase `provisioning` with its reservation, volumes, images and NICs, and tells it, in one statement. A
- * taken name or MAC address is a unique violation, an image that is gone a foreign key's.
+ * Writes a new VM in phase `provisioning` with its reservation, volumes, images, NICs and seed, and tells it, in one
+ * statement. A taken name or MAC address is a unique violation, an image that is gone a foreign key's.
  */
 export async function insertVm(
   tx: Tx,
-  { vm, reservation, volumes, images, nics, hostName, operationId }: NewVmParts,
+  { vm, reservation, volumes, images, nics, seed, hostName, operationId }: NewVmParts,
 ): Promise<void> {
   const data = Prisma.sql`jsonb_build_object('host', ${hostName}::text)`;
   const parts = [
@@ -55,6 +57,7 @@ export async function insertVm(
     ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
     ...(nics.length === 0 ? [] : [insertNics(nics)]),
+    ...(seed === null ? [] : [insertSeed(seed)]),
   ];
   await tx.$executeRaw`
     WITH ${Prisma.join(parts, ", ")}
@@ -84,4 +87,8 @@ function insertNics(nics: readonly NicRow[]): Prisma.Sql {
     SELECT v.id, n.name, n.position, n.network, n."macAddress"
     FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
       AS n(name text, position int, network text, "macAddress" text))`;
+}
+
+function insertSeed(sealed: Uint8Array<ArrayBuffer>): Prisma.Sql {
+  return Prisma.sql`s AS (INSERT INTO vm_seed (vm_id, files) SELECT v.id, ${sealed}::bytea FROM v)`;
 }

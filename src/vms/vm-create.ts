@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { z } from "zod";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
@@ -6,6 +7,7 @@ import { HypervisorError } from "../hypervisors/hypervisor.ts";
 import type { ImageContents } from "../images/image-content.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId } from "../lib/ids.ts";
+import type { SecretBox } from "../lib/secret-box.ts";
 import {
   type OperationContext,
   type OperationKind,
@@ -15,11 +17,15 @@ import {
 } from "../operations/operation-kind.ts";
 import { type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
 import { bringUp } from "./actions/start.ts";
+import { openSeed, seedImage } from "./cloud-init/seed.ts";
+import { sealedSeedOf } from "./cloud-init/vm-seed-store.ts";
 import { keepOutcome } from "./vm-action.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
+import { isDiskRole, SEED_ROLE } from "./vm-record.ts";
 import {
   VmInput as Base,
   cutPower,
+  gone,
   hostOf,
   isOn,
   look,
@@ -34,7 +40,7 @@ import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.
 
 const CreateInput = Base.extend({
   start: z.boolean(),
-  /** Whether there is a kernel to bring to the host. */
+  /** Whether there is a kernel or a seed to bring to the host. */
   bootFiles: z.boolean(),
   disks: z.boolean(),
 });
@@ -46,8 +52,14 @@ const Applied = z.object({ generation: z.int(), cpuCount: z.int(), memoryMib: z.
 const UPLOAD_LIMIT_SECONDS = 86_400;
 const ANSWER_LIMIT_MS = 120_000;
 
+export interface VmCreateDeps {
+  readonly images: ImageContents;
+  /** Opens what cloud-init is told. */
+  readonly secretBox: SecretBox;
+}
+
 /** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
-export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> {
+export function vmCreateKind(deps: VmCreateDeps): OperationKind<CreateInput> {
   return {
     name: "vm.create",
     input: CreateInput,
@@ -55,11 +67,11 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
     steps: [
       volumeStep(
         "bring-boot-files",
-        images,
+        deps,
         (volume) => !isDisk(volume),
         ({ bootFiles }) => !bootFiles,
       ),
-      volumeStep("create-disks", images, isDisk, ({ disks }) => !disks),
+      volumeStep("create-disks", deps, isDisk, ({ disks }) => !disks),
       // Defining is idempotent, and what comes next looks: nothing is found before, nothing seen behind it.
       step<CreateInput, Record<string, never>>({
         name: "define-domain",
@@ -92,8 +104,8 @@ export function vmCreateKind(images: ImageContents): OperationKind<CreateInput> 
   };
 }
 
-function isDisk(volume: VolumeRecord): boolean {
-  return volume.role.startsWith("disk:");
+function isDisk({ role }: VolumeRecord): boolean {
+  return isDiskRole(role);
 }
 
 /** Takes back a definition, and what may run by it: this VM's domain can only come from this operation. */
@@ -107,10 +119,10 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
 }
 
-/** Makes the chosen volumes of the VM and fills each from its image. Their names hold the VM's id, so a repeat finds them. */
+/** Makes the chosen volumes of the VM and fills each from its image or seed. Their names hold the VM's id, so a repeat finds them. */
 function volumeStep(
   name: string,
-  images: ImageContents,
+  deps: VmCreateDeps,
   chosen: (volume: VolumeRecord) => boolean,
   skip: (input: CreateInput) => boolean,
 ) {
@@ -123,7 +135,7 @@ function volumeStep(
       const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
       for (const volume of found?.volumes.filter(chosen) ?? []) {
         const use = found?.images.find(({ role }) => role === volume.role);
-        await fillVolume(context, images, volume, use?.imageId ?? null);
+        await fillVolume(context, deps, volume, use?.imageId ?? null);
       }
       return undefined;
     },
@@ -143,7 +155,7 @@ function volumesAbility(context: StepContext<CreateInput>): VolumeAbility {
 
 async function fillVolume(
   context: StepContext<CreateInput>,
-  images: ImageContents,
+  deps: VmCreateDeps,
   volume: VolumeRecord,
   imageId: ImageId | null,
 ): Promise<void> {
@@ -151,17 +163,35 @@ async function fillVolume(
   const { capacityBytes, format, pool, name } = volume;
   // The step may last as long as the content needs; a host that is silent for so long does not answer any more.
   const call = { ...context.call, timeoutMs: ANSWER_LIMIT_MS };
-  if (imageId === null) {
-    await ability.createVolume({ pool, name, format, capacityBytes }, call);
-    return;
-  }
-  const image = await images.open(imageId);
-  const content = counted(image.content, (sent) => {
-    context.progress(sent, image.sizeBytes, "bytes");
-  });
+  const source = await contentOf(context, deps, volume, imageId);
   await ability.createVolume({ pool, name, format, capacityBytes }, call);
-  await ability.uploadVolume({ pool, name }, content, image.sizeBytes, call);
+  if (source === null) return;
+  const content = counted(source.content, (sent) => {
+    context.progress(sent, source.sizeBytes, "bytes");
+  });
+  await ability.uploadVolume({ pool, name }, content, source.sizeBytes, call);
   if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, call);
+}
+
+interface Content {
+  readonly sizeBytes: number;
+  readonly content: AsyncIterable<Uint8Array>;
+}
+
+/** What a volume is filled with; null for one that stays empty. */
+async function contentOf(
+  context: StepContext<CreateInput>,
+  { images, secretBox }: VmCreateDeps,
+  { role }: VolumeRecord,
+  imageId: ImageId | null,
+): Promise<Content | null> {
+  if (imageId !== null) return await images.open(imageId);
+  if (role !== SEED_ROLE) return null;
+  const { vmId } = context.operation.input;
+  const sealed = await context.read((db) => sealedSeedOf(db, vmId));
+  if (sealed === null) throw gone(vmId);
+  const image = seedImage(openSeed(secretBox, sealed));
+  return { sizeBytes: image.length, content: Readable.from([image]) };
 }
 
 async function* counted(

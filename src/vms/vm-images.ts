@@ -9,7 +9,7 @@ import type { CreateVmBody } from "./vm-schemas.ts";
 
 /** A volume that a new VM will have, before it has a place. */
 export interface PlannedVolume {
-  /** `kernel`, `initrd` or `disk:<name>`. */
+  /** `kernel`, `initrd`, `disk:<name>` or `seed`. */
   readonly role: string;
   readonly format: VolumeFormat;
   readonly capacityBytes: number;

@@ -12,6 +12,7 @@ export interface VmSpec {
   readonly disks: readonly VmDiskSpec[];
   readonly nics: readonly VmNicSpec[];
   readonly placement?: VmPlacement;
+  readonly cloudInit?: VmCloudInit;
 }
 
 export type RunPolicy = "running" | "stopped";
@@ -40,6 +41,24 @@ export interface VmPlacement {
   readonly host?: string;
   /** Name of the pool for its volumes; without: a pool that the host has. */
   readonly pool?: string;
+}
+
+/** What cloud-init is told; texts that may hold secrets stand here by their digests only. */
+export interface VmCloudInit {
+  readonly hostname: string;
+  readonly sshKeys: readonly string[];
+  readonly users: readonly {
+    readonly name: string;
+    readonly sshKeys: readonly string[];
+    readonly sudo: boolean;
+  }[];
+  readonly userData: HiddenText | null;
+  readonly networkConfig: HiddenText | null;
+}
+
+export interface HiddenText {
+  readonly sha256: string;
+  readonly sizeBytes: number;
 }
 
 export type VmPhase = "provisioning" | "ready" | "failed" | "deleting";
@@ -114,9 +133,18 @@ export function domainNameOf(vm: { readonly id: VmId; readonly name: string }): 
   return `${vm.name}-${vm.id.slice(-12)}`;
 }
 
+/** Role of the volume that cloud-init reads. */
+export const SEED_ROLE = "seed";
+
+/** What a disk of the guest is filled from or with: other volumes are files that it boots with, and its seed. */
+export function isDiskRole(role: string): boolean {
+  return role.startsWith("disk:");
+}
+
 /** Name of a volume of a VM in its pool: holds the VM's whole id, so that a repeated step finds its own. */
 export function volumeNameOf(vmId: VmId, role: string, format: string): string {
-  return `drover-${vmId}-${role.replace(":", "-")}.${format}`;
+  const suffix = isDiskRole(role) ? format : role === SEED_ROLE ? "iso" : "boot";
+  return `drover-${vmId}-${role.replace(":", "-")}.${suffix}`;
 }
 
 /** What all volumes of a VM have in common. */

@@ -7,6 +7,7 @@ import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
 import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { ProjectId } from "../lib/ids.ts";
+import type { SecretBox } from "../lib/secret-box.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { OperationSchema } from "../operations/operation-schemas.ts";
@@ -28,6 +29,7 @@ export interface VmRouteDeps {
   readonly consoleLog: ConsoleLogReader;
   /** What the drivers declare. */
   readonly declared: readonly DeclaredGuestType[];
+  readonly secretBox: SecretBox;
 }
 
 const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });
@@ -124,7 +126,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
     change: async (tx, { body, project, actor, requestId }) => {
       const { id, operationId } = await createVm(
         tx,
-        kinds,
+        deps,
         { projectId: project.id, actor, requestId },
         body,
         { declared: deps.declared, snapshots },

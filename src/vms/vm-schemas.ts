@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { Labels, LabelsPatch } from "../http/labels.ts";
 import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
+import { CloudInitSchema, NewCloudInit } from "./cloud-init/cloud-init-schemas.ts";
 import { ACTIONS } from "./vm-state.ts";
 
 /** The API's shapes of a VM. */
@@ -103,6 +104,7 @@ const NewVmSpec = z
     boot: z.union([FirmwareBoot, KernelBoot]).default(bootDefault),
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
     nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
+    cloudInit: NewCloudInit.optional(),
   })
   .refine((spec) => "kernel" in spec.boot || spec.disks.length + spec.nics.length > 0, {
     path: ["disks"],
@@ -150,6 +152,7 @@ const VmSpecSchema = z
     boot: z.union([FirmwareBoot, KernelBoot]),
     disks: z.array(Disk),
     nics: z.array(Nic),
+    cloudInit: CloudInitSchema.optional(),
   })
   .meta({ id: "VmSpec", description: "What was asked for." });
 

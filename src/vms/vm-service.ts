@@ -7,18 +7,26 @@ import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
+import type { SecretBox } from "../lib/secret-box.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue } from "../operations/operation-queue.ts";
+import { type PlannedSeed, planSeed } from "./cloud-init/plan-seed.ts";
 import { insertVm, type NewVmParts } from "./new-vm-store.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
 import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-snapshot.ts";
 import { requireDeclared } from "./vm-capability.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import { placeVm } from "./vm-placement.ts";
-import { domainNameOf, type VmSpec, volumeNameOf } from "./vm-record.ts";
+import { domainNameOf, isDiskRole, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { CreateVmBody } from "./vm-schemas.ts";
+
+export interface CreateVmDeps {
+  readonly kinds: KindRegistry;
+  /** Seals what cloud-init is told. */
+  readonly secretBox: SecretBox;
+}
 
 /** What a create needs of its process. */
 export interface Creating {
@@ -34,7 +42,7 @@ export interface Creating {
  */
 export async function createVm(
   tx: Tx,
-  kinds: KindRegistry,
+  { kinds, secretBox }: CreateVmDeps,
   request: VmRequest,
   body: CreateVmBody,
   { declared, snapshots = createPlacementSnapshots() }: Creating,
@@ -47,7 +55,8 @@ export async function createVm(
     capabilities: wishesOf(body.spec),
   };
   requireDeclared(declared, asked);
-  const volumes = await planVolumes(tx, projectId, body.spec);
+  const seed = await planSeed(tx, secretBox, projectId, { id, name: body.name }, body.spec.cloudInit);
+  const volumes = [...(await planVolumes(tx, projectId, body.spec)), ...seedVolume(seed)];
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
   const wish = {
     ...asked,
@@ -56,7 +65,8 @@ export async function createVm(
     networks: [...new Set(body.spec.nics.map(({ network }) => network))],
     // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
     volumeBytes: volumes.reduce(
-      (sum, volume) => sum + (volume.imageId === null ? 0 : volume.capacityBytes),
+      (sum, { imageId, format, capacityBytes }) =>
+        sum + (imageId === null && format === "qcow2" ? 0 : capacityBytes),
       0,
     ),
     pool: body.spec.placement?.pool ?? null,
@@ -66,7 +76,7 @@ export async function createVm(
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
   await sentTogether(
-    writeVm(tx, request, { id, operationId }, body, volumes, placed, memoryMib),
+    writeVm(tx, request, { id, operationId }, body, { volumes, seed }, placed, memoryMib),
     enqueue(
       tx,
       { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
@@ -74,6 +84,11 @@ export async function createVm(
     ),
   );
   return { id, operationId };
+}
+
+function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {
+  if (seed === null) return [];
+  return [{ role: SEED_ROLE, format: "raw", capacityBytes: seed.sizeBytes, imageId: null }];
 }
 
 /** What is queued for a new VM. */
@@ -84,8 +99,8 @@ function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[
     input: {
       vmId: id,
       start: body.spec.runPolicy === "running",
-      bootFiles: volumes.some(({ role }) => role === "kernel"),
-      disks: volumes.some(({ role }) => role.startsWith("disk:")),
+      bootFiles: volumes.some(({ role }) => !isDiskRole(role)),
+      disks: volumes.some(({ role }) => isDiskRole(role)),
     },
     hostId: asId<HostId>(placed.hostId),
     hosts: [placed.hostName],
@@ -95,9 +110,9 @@ function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[
 }
 
 /** What the host must be able to do for this VM. */
-function wishesOf({ boot, disks }: CreateVmBody["spec"]): Capability[] {
+function wishesOf({ boot, disks, cloudInit }: CreateVmBody["spec"]): Capability[] {
   const hasKernel = "kernel" in boot;
-  const hasVolumes = hasKernel || disks.length > 0;
+  const hasVolumes = hasKernel || disks.length > 0 || cloudInit !== undefined;
   return ["start", hasKernel ? "directKernel" : "firmwareBios", ...(hasVolumes ? ["volumes" as const] : [])];
 }
 
@@ -114,23 +129,31 @@ async function writeVm(
   { projectId }: VmRequest,
   { id, operationId }: Queued<VmId>,
   body: CreateVmBody,
-  volumes: readonly PlannedVolume[],
+  { volumes, seed }: { readonly volumes: readonly PlannedVolume[]; readonly seed: PlannedSeed | null },
   placed: Placed,
   memoryMib: number,
 ): Promise<void> {
   const { name, labels } = body;
   const hostId = asId<HostId>(placed.hostId);
   const { hypervisor, guestType, pool } = placed;
-  const vm = { id, projectId, name, labels, spec: specOf(body.spec), hostId, hypervisor, guestType, pool };
+  const spec = specOf(body.spec, seed);
+  const vm = { id, projectId, name, labels, spec, hostId, hypervisor, guestType, pool };
   const parts: NewVmParts = {
     vm: { ...vm, domainName: domainNameOf({ id, name }) },
     ...{ hostName: placed.hostName, operationId },
     reservation: { cpuCount: body.spec.cpu.count, memoryMib },
     volumes: volumes.map(({ role, format, capacityBytes }, position) => {
-      const file = volumeNameOf(id, role, role.startsWith("disk:") ? format : "boot");
-      return { id: newId<VolumeId>(), name: file, role, position, format, capacityBytes };
+      return {
+        id: newId<VolumeId>(),
+        name: volumeNameOf(id, role, format),
+        role,
+        position,
+        format,
+        capacityBytes,
+      };
     }),
     images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),
+    seed: seed?.sealed ?? null,
     nics: body.spec.nics.map(({ name: nic, network, macAddress }) => ({
       name: nic,
       network,
@@ -140,9 +163,13 @@ async function writeVm(
   await refuseTaken(refuseGone(insertVm(tx, parts)), body);
 }
 
-/** The spec as it is kept: what was asked, with the defaults, without what is undefined. */
-function specOf(spec: CreateVmBody["spec"]): VmSpec {
-  return JSON.parse(JSON.stringify(spec)) as VmSpec;
+/**
+ * The spec as it is kept: what was asked, with the defaults, without what is undefined. What cloud-init is told may hold
+ * secrets, and is kept apart.
+ */
+function specOf({ cloudInit: _, ...open }: CreateVmBody["spec"], seed: PlannedSeed | null): VmSpec {
+  const spec = JSON.parse(JSON.stringify(open)) as Omit<VmSpec, "cloudInit">;
+  return seed === null ? spec : { ...spec, cloudInit: seed.shown };
 }
 
 /** QEMU's and libvirt's own prefix for guests, and 24 random bits; a unique index refuses the rare twin. */

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { ABSENCE_MS } from "../hosts/absence.ts";
 import {
+  type DomainDisk,
   type DomainSpec,
   type HostConnection,
   HypervisorError,
@@ -19,8 +20,9 @@ import type {
   StepWrites,
 } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
+import type { VolumeRecord } from "../volumes/volume-store.ts";
 import { type AppliedSpec, seenWrites } from "./vm-observation-store.ts";
-import type { VmRecord } from "./vm-record.ts";
+import { isDiskRole, SEED_ROLE, type VmRecord } from "./vm-record.ts";
 import { getVmWithParts, hostIdOfVm, type VmWithParts } from "./vm-store.ts";
 
 /** What the steps of all VM operations share. */
@@ -162,18 +164,18 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
             initrd: refOf("initrd"),
             commandLine: "kernel" in spec.boot ? (spec.boot.commandLine ?? "") : "",
           },
-    disks: volumes.flatMap((volume) =>
-      volume.role.startsWith("disk:")
-        ? [
-            {
-              name: volume.role.slice(5),
-              volume: { pool: volume.pool, name: volume.name },
-              format: volume.format,
-            },
-          ]
-        : [],
-    ),
+    disks: volumes.flatMap(domainDisksOf),
     nics: [...nics],
     consolePool: pool,
   };
+}
+
+/** No disk of a client's can have this name: theirs hold no underscores. */
+const SEED_NAME = "cloud_init";
+
+/** A disk as the guest sees it; nothing for a file that it only boots with. */
+function domainDisksOf({ role, pool, name, format }: VolumeRecord): DomainDisk[] {
+  const volume = { pool, name };
+  if (isDiskRole(role)) return [{ name: role.slice(5), kind: "disk", volume, format }];
+  return role === SEED_ROLE ? [{ name: SEED_NAME, kind: "cdrom", volume, format }] : [];
 }

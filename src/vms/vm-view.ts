@@ -1,5 +1,5 @@
 import { timestamp } from "../http/schemas.ts";
-import type { Condition, VmRecord, VmSurroundings } from "./vm-record.ts";
+import type { Condition, VmCloudInit, VmRecord, VmSurroundings } from "./vm-record.ts";
 import type { Vm } from "./vm-schemas.ts";
 import { allowedActions, withCondition } from "./vm-state.ts";
 
@@ -41,8 +41,17 @@ export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {
 }
 
 function specOf(vm: VmRecord): Vm["spec"] {
-  const { disks, nics, ...spec } = vm.spec;
-  return { ...spec, disks: [...disks], nics: [...nics] };
+  const { disks, nics, cloudInit, ...spec } = vm.spec;
+  const told = cloudInit === undefined ? {} : { cloudInit: cloudInitOf(cloudInit) };
+  return { ...spec, disks: [...disks], nics: [...nics], ...told };
+}
+
+function cloudInitOf({ sshKeys, users, ...rest }: VmCloudInit): NonNullable<Vm["spec"]["cloudInit"]> {
+  return {
+    ...rest,
+    sshKeys: [...sshKeys],
+    users: users.map((user) => ({ ...user, sshKeys: [...user.sshKeys] })),
+  };
 }
 
 /** A complete inventory of a live host confirms what was seen before it. */

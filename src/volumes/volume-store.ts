@@ -8,7 +8,7 @@ export interface VolumeRecord {
   readonly hostId: HostId;
   readonly pool: string;
   readonly name: string;
-  /** `disk:<name>`, `kernel`, `initrd`. */
+  /** `disk:<name>`, `kernel`, `initrd`, `seed`. */
   readonly role: string;
   readonly format: VolumeFormat;
   readonly capacityBytes: number;

@@ -28,6 +28,7 @@ describe("definitions", () => {
     disks: new Map([
       ["root", { type: "file", path: "/pool/a" } as const],
       ["data", { type: "block", path: "/dev/vg/b" } as const],
+      ["cloud_init", { type: "file", path: "/pool/s" } as const],
     ]),
     kernel: "/pool/k",
     initrd: "/pool/i",
@@ -35,8 +36,9 @@ describe("definitions", () => {
   };
   const full: Partial<DomainSpec> = {
     disks: [
-      { name: "root", volume: { pool: "p", name: "a" }, format: "qcow2" },
-      { name: "data", volume: { pool: "p", name: "b" }, format: "raw" },
+      { name: "root", kind: "disk", volume: { pool: "p", name: "a" }, format: "qcow2" },
+      { name: "data", kind: "disk", volume: { pool: "p", name: "b" }, format: "raw" },
+      { name: "cloud_init", kind: "cdrom", volume: { pool: "p", name: "s" }, format: "raw" },
     ],
   };
   const kernel = {

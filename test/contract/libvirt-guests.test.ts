@@ -91,7 +91,7 @@ describe("a qcow2 image", () => {
     const path = join(POOL_PATH, volume.name);
     expect(await scene.host.exec("qemu-img", ["check", path])).toContain("No errors were found");
 
-    const spec = await scene.define({ disks: [{ name: "root", volume, format: "qcow2" }] });
+    const spec = await scene.define({ disks: [{ name: "root", kind: "disk", volume, format: "qcow2" }] });
     await scene.connection.startDomain(spec.uuid, call);
     await vi.waitFor(async () => {
       expect(await scene.readLog(spec)).toMatch(BOOT_MARKER);

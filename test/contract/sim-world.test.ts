@@ -184,7 +184,9 @@ describe("a simulated host", () => {
     const volume = { pool: "default", name: "there.img" };
     await host.volumes?.createVolume({ ...volume, format: "raw", capacityBytes: 4096 }, anyCall());
     const lacking = { pool: "default", name: "lacking.img" };
-    const disk = (ref: typeof volume) => ({ disks: [{ name: "root", volume: ref, format: "raw" as const }] });
+    const disk = (ref: typeof volume) => ({
+      disks: [{ name: "root", kind: "disk" as const, volume: ref, format: "raw" as const }],
+    });
     const nic = (network: string) => ({ nics: [{ name: "eth0", network, macAddress: "52:54:00:00:00:01" }] });
     const kernel = (ref: typeof volume) => ({
       boot: { kind: "kernel" as const, kernel: volume, initrd: ref, commandLine: "" },

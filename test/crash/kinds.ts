@@ -5,6 +5,7 @@ import { createImageBuilder } from "../../src/images/build/image-builder.ts";
 import { createImageFiles } from "../../src/images/image-files.ts";
 import { imageImportKind } from "../../src/images/image-import.ts";
 import { newId } from "../../src/lib/ids.ts";
+import { createSecretBox } from "../../src/lib/secret-box.ts";
 import { GIB } from "../../src/lib/units.ts";
 import type { KindRegistry } from "../../src/operations/operation-kinds.ts";
 import { operationKinds } from "../../src/worker.ts";
@@ -18,7 +19,7 @@ export function everyKind(): KindRegistry {
   const arrival = { files, qemuImg: null, limits, collect: () => undefined };
   const builder = createImageBuilder({ directory: "unused", tools: SYSTEM_TOOLS, allow, reserveBytes: 0 });
   return operationKinds({
-    ...{ installationId: newId(), images },
+    ...{ installationId: newId(), images, secretBox: createSecretBox(Buffer.alloc(32)) },
     importKind: imageImportKind({ ...arrival, allow }),
     buildKind: imageBuildKind({ ...arrival, builder, atOnce: 1 }),
   });

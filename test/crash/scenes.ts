@@ -153,6 +153,8 @@ function createRequest(
     disks: [{ name: "root", image: DISK_IMAGE }],
     placement: { host },
     ...guestSpec,
+    // One more volume, whose content is neither an image's nor empty.
+    cloudInit: { userData: "#!/bin/sh\necho seeded\n" },
   };
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
 }

@@ -39,7 +39,7 @@ export interface Report {
 const MOST_VIOLATIONS = 12;
 const TEND_EVERY = 200;
 /** Rounds over all routes with nothing wrong, so that each is reached. */
-const FITTING_ROUNDS = 6;
+const FITTING_ROUNDS = 8;
 const SPOILED_SHARE = 0.65;
 const CUT_OFF_MS = 40;
 const SETTLE_MS = 300;

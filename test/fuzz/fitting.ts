@@ -5,7 +5,7 @@ import type { Random } from "./random.ts";
 
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
-/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `token`, `operation`. */
+/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `token`, `operation`. */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
 export interface Fitting {
@@ -25,6 +25,16 @@ const HOST_URIS = [
 /** The first is allowed to be fetched from, and refuses. */
 const IMPORT_URLS = ["http://127.0.0.1:1/disk.img", "https://192.0.2.1/disk.img", "http://[::1]:1/x"];
 const PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\nYQ==\n-----END OPENSSH PRIVATE KEY-----\n";
+const USER_DATA = [
+  ...[
+    null,
+    "#cloud-config\nusers: [default]\n",
+    "#cloud-config\nhostname: x\n",
+    "#!/bin/sh\n:\n",
+    "#cloud-config\n{",
+  ],
+  ...NASTY_TEXTS,
+];
 const NAME_COUNT = 30;
 
 const USUAL_DISKS = [[{ name: "root", sizeGib: 1 }], [{ name: "root", image: "disk" }]];
@@ -59,6 +69,10 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   expiresAt: ({ random }) => random.pick(["2099-01-01T00:00:00Z", "2001-01-01T00:00:00+01:00"]),
   macAddress: ({ random }) => `52:54:00:00:00:${String(10 + random.below(80))}`,
   privateKey: () => PEM,
+  sshKeys: ({ known, random }) =>
+    random.chance(0.8) ? [random.pick(known["sshKey"] ?? ["missing"])] : undefined,
+  userData: ({ random }) => random.pick(USER_DATA),
+  networkConfig: ({ random }) => random.pick([null, null, "version: 2\n", "version: 3\n"]),
 };
 
 /** A name of a thing: often one that is taken. */

@@ -13,6 +13,9 @@ export async function takeSnapshot(db: Database): Promise<Snapshot> {
         FROM host) AS host,
       (SELECT md5(string_agg(concat_ws('|', id, name, labels, generation, sha256), ';' ORDER BY id))
         FROM image) AS image,
+      (SELECT md5(string_agg(concat_ws('|', id, name, labels, generation, base64), ';' ORDER BY id))
+        FROM ssh_key) AS ssh_key,
+      (SELECT md5(string_agg(concat_ws('|', vm_id, md5(files)), ';' ORDER BY vm_id)) FROM vm_seed) AS vm_seed,
       (SELECT md5(string_agg(concat_ws('|', id, vm_id, host_id, pool, name), ';' ORDER BY id))
         FROM volume) AS volume,
       (SELECT md5(string_agg(concat_ws('|', vm_id, host_id, cpu_count, memory_mib), ';' ORDER BY vm_id))

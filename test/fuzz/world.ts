@@ -1,5 +1,6 @@
 import { createToken, createVm, registerHost } from "../../openapi/sdk/index.ts";
 import { ok, operationEnd, type TestService } from "../fixtures/service.ts";
+import { publicKey } from "../fixtures/ssh-keys.ts";
 import type { Known } from "./fitting.ts";
 import { CONTENTS } from "./uploads.ts";
 
@@ -32,7 +33,8 @@ const IMAGES = ["disk", "kernel", "initrd"] as const;
 /** The one that has a build's log. */
 const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
-const LEFT_OVER = { vm: 8, host: 3, image: 6, token: 10 };
+const SSH_KEY = "spare-key";
+const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, token: 10 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
 
@@ -55,6 +57,7 @@ export async function createWorld(service: TestService): Promise<World> {
       for (const [name, uri] of Object.entries(HOSTS)) await ensureHost(service, call, name, uri);
       await call("POST", "/v1/hosts", DOWN);
       await call("POST", "/v1/tokens", { name: "spare" });
+      await call("POST", "/v1/ssh-keys", { name: SSH_KEY, publicKey: publicKey(SSH_KEY) });
       for (const name of IMAGES) await ensureImage(service, name);
       const source = { kind: "debootstrap", suite: "bookworm" };
       await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
@@ -95,10 +98,11 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, sshKeys, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
+    db.sshKey.findMany(NEWEST),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
   ]);
@@ -111,6 +115,7 @@ async function readKnown(db: Db): Promise<Known> {
     vm: refer(Object.keys(VMS), vms),
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer([...IMAGES, BUILT], images),
+    sshKey: refer([SSH_KEY], sshKeys),
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
   };
@@ -136,6 +141,8 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
   const kept = [...IMAGES, BUILT];
   const images = surplus(await db.image.findMany({ select: { name: true } }), kept, LEFT_OVER.image);
   for (const { name } of images) await call("DELETE", `/v1/images/${name}`);
+  const sshKeys = surplus(await db.sshKey.findMany({ select: { name: true } }), [SSH_KEY], LEFT_OVER.sshKey);
+  for (const { name } of sshKeys) await call("DELETE", `/v1/ssh-keys/${name}`);
   const rows = await db.apiToken.findMany({ where: { revokedAt: null }, select: { id: true, name: true } });
   for (const { id } of surplus(rows, OWN_TOKENS, LEFT_OVER.token)) await call("DELETE", `/v1/tokens/${id}`);
 }

@@ -111,15 +111,17 @@ describe("kernel modules", () => {
 describe("rootFiles", () => {
   it("puts every parent before its children and names each path once", () => {
     const module = { name: "virtio_net", content: Buffer.from("x") };
-    const paths = rootFiles({ busybox: Buffer.from("b"), applets: ["sh", "busybox"], modules: [module] }).map(
-      (entry) => entry.path,
-    );
+    const cdrom = { name: "isofs", content: Buffer.from("x") };
+    const paths = rootFiles({
+      ...{ busybox: Buffer.from("b"), applets: ["sh", "busybox"], modules: [module] },
+      cdromModules: [module, cdrom],
+    }).map((entry) => entry.path);
     expect(new Set(paths).size).toBe(paths.length);
     for (const [at, path] of paths.entries()) {
       const parent = path.split("/").slice(0, -1).join("/");
       if (parent !== "") expect(paths.slice(0, at)).toContain(parent);
     }
-    expect(paths).toContain("lib/modules/virtio_net.ko");
+    expect(paths).toEqual(expect.arrayContaining(["lib/modules/virtio_net.ko", "lib/modules/isofs.ko"]));
   });
 });
 

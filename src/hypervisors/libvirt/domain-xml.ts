@@ -80,7 +80,7 @@ function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: Resol
   const machine = platform.machine === null ? {} : { machine: platform.machine };
   const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
   if (spec.boot.kind === "firmware") {
-    const dev = spec.disks.length > 0 ? "hd" : "network";
+    const dev = spec.disks.some(isDisk) ? "hd" : "network";
     return xmlNode("os", {}, [type, xmlNode("boot", { dev })]);
   }
   if (paths.kernel === null) throw missingPath("kernel");
@@ -107,8 +107,15 @@ function cpu(choice: GuestCpu): XmlNode {
   }
 }
 
+function isDisk({ kind }: DomainDisk): boolean {
+  return kind === "disk";
+}
+
 function devices(spec: DomainSpec, paths: ResolvedPaths): readonly XmlNode[] {
-  const ports = spec.disks.length + spec.nics.length + FIXED_PORTS + SPARE_ROOT_PORTS;
+  const disks = spec.disks.filter(isDisk);
+  const cdroms = spec.disks.filter((item) => !isDisk(item));
+  const scsi = cdroms.length > 0 ? [xmlNode("controller", { type: "scsi", model: "virtio-scsi" })] : [];
+  const ports = disks.length + scsi.length + spec.nics.length + FIXED_PORTS + SPARE_ROOT_PORTS;
   return [
     // The guest gets no USB devices: without the controller it starts faster.
     xmlNode("controller", { type: "usb", model: "none" }),
@@ -116,7 +123,9 @@ function devices(spec: DomainSpec, paths: ResolvedPaths): readonly XmlNode[] {
     ...Array.from({ length: ports }, (_, port) =>
       xmlNode("controller", { type: "pci", index: String(port + 1), model: "pcie-root-port" }),
     ),
-    ...spec.disks.map((item, index) => disk(item, index, paths)),
+    ...scsi,
+    ...disks.map((item, index) => disk(item, index, paths)),
+    ...cdroms.map((item, index) => cdrom(item, index, paths)),
     ...spec.nics.map(networkInterface),
     ...consoles(paths),
     xmlNode("graphics", { type: "vnc", port: "-1", autoport: "yes", listen: "127.0.0.1" }),
@@ -142,15 +151,32 @@ function consoles(paths: ResolvedPaths): readonly XmlNode[] {
 }
 
 function disk(item: DomainDisk, index: number, paths: ResolvedPaths): XmlNode {
-  const source = paths.disks.get(item.name);
-  if (source === undefined) throw missingPath(`disk '${item.name}'`);
-  const place = source.type === "file" ? { file: source.path } : { dev: source.path };
-  return xmlNode("disk", { type: source.type, device: "disk" }, [
+  const { type, source } = placeOf(item, paths);
+  return xmlNode("disk", { type, device: "disk" }, [
     xmlNode("driver", { name: "qemu", type: item.format, discard: "unmap", error_policy: "stop" }),
-    xmlNode("source", place),
+    source,
     xmlNode("target", { dev: diskTarget(index), bus: "virtio" }),
     xmlNode("serial", {}, diskSerial(item.name)),
   ]);
+}
+
+/** On virtio-scsi: kernels made for virtual machines have it, but not the AHCI that would be q35's own. */
+function cdrom(item: DomainDisk, index: number, paths: ResolvedPaths): XmlNode {
+  const { type, source } = placeOf(item, paths);
+  return xmlNode("disk", { type, device: "cdrom" }, [
+    xmlNode("driver", { name: "qemu", type: item.format }),
+    source,
+    xmlNode("target", { dev: diskTarget(index, "sd"), bus: "scsi" }),
+    xmlNode("readonly"),
+    xmlNode("serial", {}, diskSerial(item.name)),
+  ]);
+}
+
+function placeOf(item: DomainDisk, paths: ResolvedPaths): { type: DiskSource["type"]; source: XmlNode } {
+  const found = paths.disks.get(item.name);
+  if (found === undefined) throw missingPath(`disk '${item.name}'`);
+  const { type, path } = found;
+  return { type, source: xmlNode("source", type === "file" ? { file: path } : { dev: path }) };
 }
 
 function networkInterface(nic: DomainNic): XmlNode {
@@ -162,9 +188,9 @@ function networkInterface(nic: DomainNic): XmlNode {
 }
 
 /** `vda`, `vdb` … `vdz`, `vdaa` … by the disk's place in the list. */
-export function diskTarget(index: number): string {
+export function diskTarget(index: number, prefix: "vd" | "sd" = "vd"): string {
   const letter = String.fromCharCode(97 + (index % 26));
-  return index < 26 ? `vd${letter}` : `${diskTarget(Math.floor(index / 26) - 1)}${letter}`;
+  return index < 26 ? `${prefix}${letter}` : `${diskTarget(Math.floor(index / 26) - 1, prefix)}${letter}`;
 }
 
 /** What the guest sees under /dev/disk/by-id: the disk's name, which stays the same wherever the disk stands. */

@@ -33,7 +33,14 @@ const specSchema = z.strictObject({
       commandLine: z.string(),
     }),
   ]),
-  disks: z.array(z.strictObject({ name: z.string(), volume, format: z.enum(["raw", "qcow2"]) })),
+  disks: z.array(
+    z.strictObject({
+      name: z.string(),
+      kind: z.enum(["disk", "cdrom"]),
+      volume,
+      format: z.enum(["raw", "qcow2"]),
+    }),
+  ),
   nics: z.array(z.strictObject({ name: z.string(), network: z.string(), macAddress: z.string() })),
   consolePool: z.string(),
 });

@@ -74,7 +74,7 @@ function boot(spec: DomainSpec, parts: ResolvedParts): readonly (readonly [strin
         `a ${spec.guestType} guest boots from a kernel: give it one, or choose the guest type hvm`,
       );
     }
-    return [["boot", spec.disks.length > 0 ? "c" : "n"]];
+    return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
   }
   if (parts.kernel === null) throw refused("the kernel has no path on the host");
   const { commandLine } = spec.boot;
@@ -94,7 +94,14 @@ function diskSpecification(disk: DomainDisk, index: number, spec: DomainSpec, pa
   }
   const backend = source.type === "file" ? "qdisk" : "phy";
   const vdev = diskDevice(index, spec.guestType === "hvm");
-  return `format=${disk.format},vdev=${vdev},access=w,backendtype=${backend},target=${checkedPath(source.path)}`;
+  const kind = diskKind(disk, spec.guestType);
+  return `format=${disk.format},vdev=${vdev},${kind},backendtype=${backend},target=${checkedPath(source.path)}`;
+}
+
+/** Only an emulated machine has a drive for discs; for the others a disc is a disk that cannot be written. */
+function diskKind({ kind }: DomainDisk, guestType: DomainSpec["guestType"]): string {
+  if (kind === "disk") return "access=w";
+  return guestType === "hvm" ? "access=r,devtype=cdrom" : "access=r";
 }
 
 /**

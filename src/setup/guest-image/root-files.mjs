@@ -1,4 +1,4 @@
-// The userspace of the small guest: busybox and five scripts.
+// The userspace of the small guest: busybox and six scripts.
 
 /** Kernel modules the guest loads, as far as its kernel does not have them built in. */
 export const GUEST_MODULES = Object.freeze([
@@ -17,6 +17,9 @@ export const GUEST_MODULES = Object.freeze([
 // The serial port under QEMU, Xen's console under Xen: whichever the kernel uses, of those on its command line.
 const CONSOLE = "/dev/guest-console";
 
+/** What it takes to read a CD-ROM; loaded only where there is one. */
+export const CDROM_MODULES = Object.freeze(["virtio_scsi", "sr_mod", "isofs"]);
+
 const SHUTDOWN = `#!/bin/sh
 # Called by the ACPI power button (off), by ctrl-alt-del (reboot), and by the kernel where Xen's toolstack asks for one.
 echo "DROVER-GUEST-DOWN" >${CONSOLE}
@@ -33,8 +36,27 @@ ln -s "/dev/$(sed 's/.* //' /sys/class/tty/console/active)" ${CONSOLE}
 echo "DROVER-GUEST-UP boot=$(cat /proc/sys/kernel/random/boot_id)" >${CONSOLE}
 for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; done
 hostname guest
+/etc/seed
 ip link set lo up
 /etc/network-watch >/dev/null 2>&1 </dev/null &
+`;
+
+// The seed that cloud-init would read: instance id, host name, and what the other files are, in the words of sha256sum.
+// 0x1048 is a virtio-scsi controller, which the guest has for its CD-ROM alone; the label of a CD-ROM is at byte 32808.
+const SEED = `#!/bin/sh
+grep -qsx 0x1048 /sys/bus/pci/devices/*/device || exit 0
+for module in $(cat /lib/modules/cdrom-order); do
+  [ -d "/sys/module/$module" ] || insmod "/lib/modules/$module.ko"
+done
+for try in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sr0 ] && break; sleep 1; done
+mkdir -p /seed
+label=$(dd if=/dev/sr0 bs=1 skip=32808 count=32 2>/dev/null | tr -d ' ')
+[ "$label" = cidata ] && mount -t iso9660 -o ro /dev/sr0 /seed || exit 0
+field() { sed -n "s/^ *\\"$1\\": \\"\\([^\\"]*\\)\\".*/\\1/p" /seed/meta-data; }
+echo "DROVER-SEED $(field instance-id) $(field local-hostname)" >/dev/ttyS0
+(cd /seed && sha256sum *) | sed 's/^/DROVER-SEED-FILE /' >/dev/ttyS0
+touch /seed/written 2>/dev/null && echo "DROVER-SEED-WRITABLE" >/dev/ttyS0
+umount /seed
 `;
 
 // Each eth* gets a DHCP client of its own, one that is plugged in later too.
@@ -77,11 +99,13 @@ tty1::askfirst:-/bin/sh
 
 /**
  * @typedef {import("./cpio.mjs").ArchiveEntry} ArchiveEntry
- * @param {{ busybox: Uint8Array, applets: readonly string[], modules: readonly { name: string, content: Uint8Array }[] }} parts
- *   modules: in load order
+ * @typedef {{ name: string, content: Uint8Array }} GuestModule
+ * @param {{ busybox: Uint8Array, applets: readonly string[], modules: readonly GuestModule[], cdromModules: readonly GuestModule[] }} parts
+ *   modules: in load order, those for a CD-ROM apart
  * @returns {ArchiveEntry[]} everything in the initramfs
  */
-export function rootFiles({ busybox, applets, modules }) {
+export function rootFiles({ busybox, applets, modules, cdromModules }) {
+  const files = new Map([...modules, ...cdromModules].map((module) => [module.name, module]));
   const directories = [
     "bin",
     "sbin",
@@ -105,6 +129,7 @@ export function rootFiles({ busybox, applets, modules }) {
     file("sbin/reboot", "#!/bin/sh\nexec /sbin/shutdown reboot\n", 0o755),
     file("etc/init", INIT, 0o755),
     file("etc/network-watch", NETWORK_WATCH, 0o755),
+    file("etc/seed", SEED, 0o755),
     file("etc/udhcpc", UDHCPC, 0o755),
     file("etc/inittab", INITTAB),
     file("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
@@ -112,7 +137,8 @@ export function rootFiles({ busybox, applets, modules }) {
     // acpid runs what is named after the event: type PWRF (power button), code 80.
     file("etc/acpi/PWRF/00000080", "#!/bin/sh\nexec /sbin/shutdown off\n", 0o755),
     file("lib/modules/order", modules.map(({ name }) => `${name}\n`).join("")),
-    ...modules.map(({ name, content }) => file(`lib/modules/${name}.ko`, content)),
+    file("lib/modules/cdrom-order", cdromModules.map(({ name }) => `${name}\n`).join("")),
+    ...[...files.values()].map(({ name, content }) => file(`lib/modules/${name}.ko`, content)),
   ];
 }
 

@@ -128,6 +128,7 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   }
 
   missingParts(scene, behaviour);
+  cdroms(scene, behaviour);
   if (has("gracefulStop")) gracefulStop(scene, behaviour);
   if (has("reboot")) restart(scene, behaviour, reboot);
   if (has("reset")) restart(scene, behaviour, reset);
@@ -158,11 +159,26 @@ function missingParts(scene: Scene, behaviour: Behaviour): void {
   if (!scene.contract.declared.includes("volumes")) return;
   behaviour("start", "a start with a missing volume rejects, and the domain stays off", async () => {
     const volume = scene.volume();
-    const spec = await scene.define({ disks: [{ name: "root", volume, format: "raw" }] });
+    const spec = await scene.define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] });
     await expect(scene.connection.startDomain(spec.uuid, scene.call())).rejects.toMatchObject({
       name: "HypervisorError",
     });
     expect(await scene.power(spec)).toBe("off");
+  });
+}
+
+function cdroms(scene: Scene, behaviour: Behaviour): void {
+  if (!scene.contract.declared.includes("volumes")) return;
+  behaviour("start", "a domain starts with a cdrom, and not without the volume behind it", async () => {
+    const volume = scene.volume();
+    const spec = await scene.define({ disks: [{ name: "cd_rom", kind: "cdrom", volume, format: "raw" }] });
+    const start = () => scene.connection.startDomain(spec.uuid, scene.call());
+    await expect(start()).rejects.toMatchObject({ name: "HypervisorError" });
+    const capacityBytes = 64 * 1024;
+    await scene.connection.volumes?.createVolume({ ...volume, format: "raw", capacityBytes }, scene.call());
+    await scene.connection.defineDomain(spec, scene.call());
+    await start();
+    expect(await scene.power(spec)).toBe("running");
   });
 }
 
@@ -263,7 +279,10 @@ function firmwareBios(scene: Scene, behaviour: Behaviour): void {
     const { volumes } = scene.connection;
     const volume = scene.volume();
     await volumes?.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
-    const disks = volumes === undefined ? [] : [{ name: "root", volume, format: "qcow2" as const }];
+    const disks =
+      volumes === undefined
+        ? []
+        : [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
     const spec = await scene.start({ boot: { kind: "firmware", firmware: "bios" }, disks });
     expect(await scene.power(spec)).toBe("running");
   });

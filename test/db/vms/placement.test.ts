@@ -5,6 +5,7 @@ import { declaredBy } from "../../../src/hypervisors/capabilities.ts";
 import { createDrivers } from "../../../src/hypervisors/index.ts";
 import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
+import { createSecretBox } from "../../../src/lib/secret-box.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
 import { createKindRegistry } from "../../../src/operations/operation-kinds.ts";
 import { vmActions } from "../../../src/vms/actions/index.ts";
@@ -29,13 +30,14 @@ let database: TestDatabase;
 let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
+const secretBox = createSecretBox(Buffer.alloc(32));
 const noImages = { open: () => Promise.reject(new Error("no images here")) };
 // As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
 const declared = declaredBy(createDrivers({ databaseUrl: "postgresql://nobody@localhost/none" }));
 const kinds = createKindRegistry([
-  anyKind(vmCreateKind(noImages)),
+  anyKind(vmCreateKind({ images: noImages, secretBox })),
   anyKind(vmDeleteKind),
   ...vmActions.map(({ kind }) => kind),
 ]);
@@ -100,7 +102,9 @@ function create(
       ...overrides,
     },
   });
-  return db.transaction((tx) => createVm(tx, kinds, request, body, { declared, snapshots: process }));
+  return db.transaction((tx) =>
+    createVm(tx, { kinds, secretBox }, request, body, { declared, snapshots: process }),
+  );
 }
 
 async function usedOf(hostId: HostId): Promise<number> {

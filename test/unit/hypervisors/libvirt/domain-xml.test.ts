@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type DomainSpec, HypervisorError } from "../../../../src/hypervisors/hypervisor.ts";
+import { type DomainDisk, type DomainSpec, HypervisorError } from "../../../../src/hypervisors/hypervisor.ts";
 import {
   diskTarget,
   domainXml,
@@ -22,11 +22,22 @@ const spec: DomainSpec = {
   memoryMib: 256,
   boot: { kind: "firmware", firmware: "bios" },
   disks: [
-    { name: "root", volume: { pool: "default", name: "a" }, format: "qcow2" },
-    { name: "a-disk-with-a-very-long-name", volume: { pool: "vg", name: "b" }, format: "raw" },
+    { name: "root", kind: "disk", volume: { pool: "default", name: "a" }, format: "qcow2" },
+    {
+      name: "a-disk-with-a-very-long-name",
+      kind: "disk",
+      volume: { pool: "vg", name: "b" },
+      format: "raw",
+    },
   ],
   nics: [{ name: "eth0", network: "default", macAddress: "52:54:00:11:22:33" }],
   consolePool: "default",
+};
+const seed: DomainDisk = {
+  name: "cloud_init",
+  kind: "cdrom",
+  volume: { pool: "default", name: "s" },
+  format: "raw",
 };
 const kernelBoot = {
   kind: "kernel",
@@ -43,6 +54,7 @@ const platform: GuestPlatform = {
 const paths: ResolvedPaths = {
   disks: new Map([
     ["root", { type: "file", path: "/pool/a" }],
+    ["cloud_init", { type: "file", path: "/pool/s" }],
     ["a-disk-with-a-very-long-name", { type: "block", path: "/dev/vg/b" }],
   ]),
   kernel: "/pool/k",
@@ -93,6 +105,28 @@ describe("a domain's XML", () => {
     expect(disks.map((disk) => attribute(child(disk, "driver"), "error_policy"))).toEqual(["stop", "stop"]);
     expect(disks.map((disk) => attribute(child(disk, "target"), "dev"))).toEqual(["vda", "vdb"]);
     expect(disks.map((disk) => textAt(disk, "serial"))).toEqual(["root", "a-disk-with-a-very-l"]);
+  });
+
+  it("has cdroms on a controller of their own, which cannot be written and do not count as what it boots from", () => {
+    const root = write({ disks: [seed, ...spec.disks] });
+    const disks = devices(root, "disk");
+    expect(disks.map((disk) => attribute(child(disk, "target"), "dev"))).toEqual(["vda", "vdb", "sda"]);
+    const cdrom = disks.find((disk) => attribute(disk, "device") === "cdrom") ?? root;
+    expect(attribute(cdrom, "type")).toBe("file");
+    expect(attribute(child(cdrom, "source"), "file")).toBe("/pool/s");
+    expect(child(cdrom, "target")?.attributes).toEqual(
+      new Map([
+        ["dev", "sda"],
+        ["bus", "scsi"],
+      ]),
+    );
+    expect(child(cdrom, "readonly")).toBeDefined();
+    const controllers = devices(root, "controller").map((item) => attribute(item, "model"));
+    expect(controllers.filter((model) => model === "virtio-scsi")).toHaveLength(1);
+    expect(controllers.filter((model) => model === "pcie-root-port")).toHaveLength(2 + 1 + 1 + 3 + 6);
+    expect(attribute(child(write({ disks: [seed] }), "os", "boot"), "dev")).toBe("network");
+    const models = devices(write(), "controller").map((item) => attribute(item, "model"));
+    expect(models).not.toContain("virtio-scsi");
   });
 
   it("has its console logged, its screen on loopback, and free ports to plug devices in", () => {

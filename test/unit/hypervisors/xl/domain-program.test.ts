@@ -128,7 +128,9 @@ describe("definitions", () => {
 
   it("name what the host has: another pool is refused, and so is a network that no bridge can be", async () => {
     const volume = { pool: "other", name: "x" };
-    await expect(define({ disks: [{ name: "root", volume, format: "raw" }] })).rejects.toMatchObject({
+    await expect(
+      define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] }),
+    ).rejects.toMatchObject({
       reason: "invalid-spec",
     });
     const nics = [{ name: "eth0", network: "no bridge has this name", macAddress: "52:54:00:00:00:01" }];

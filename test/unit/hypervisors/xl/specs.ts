@@ -22,8 +22,8 @@ export function spec(change: Partial<DomainSpec> = {}): DomainSpec {
       commandLine: 'console=hvc0 name="web 1"',
     },
     disks: [
-      { name: "root", volume: { pool: "default", name: "root.qcow2" }, format: "qcow2" },
-      { name: "data", volume: { pool: "vg0", name: "data" }, format: "raw" },
+      { name: "root", kind: "disk", volume: { pool: "default", name: "root.qcow2" }, format: "qcow2" },
+      { name: "data", kind: "disk", volume: { pool: "vg0", name: "data" }, format: "raw" },
     ],
     nics: [{ name: "eth0", network: "lan", macAddress: "52:54:00:12:34:56" }],
     consolePool: "default",
@@ -80,7 +80,7 @@ export const definition: fc.Arbitrary<DomainDefinition> = fc
         boot: isKernel
           ? { kind: "kernel", kernel: volume, initrd: initrd === null ? null : volume, commandLine }
           : { kind: "firmware", firmware: "bios" },
-        disks: disks.map(([format], index) => ({ name: `d${index}`, volume, format })),
+        disks: disks.map(([format], index) => ({ name: `d${index}`, kind: "disk" as const, volume, format })),
         nics: bridges.map((_, index) => ({
           name: `n${index}`,
           network: "lan",

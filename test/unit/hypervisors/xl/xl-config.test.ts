@@ -53,6 +53,16 @@ describe("a domain's configuration", () => {
     ]);
   });
 
+  it.each([
+    ["pv", "access=r,backendtype"],
+    ["pvh", "access=r,backendtype"],
+    ["hvm", "access=r,devtype=cdrom,backendtype"],
+  ] as const)("of a %s guest lets it read a disc, and not write it", (guestType, written) => {
+    const disks = spec().disks.map((item) => ({ ...item, kind: "cdrom" as const }));
+    const found = readConfig(xlConfig(spec({ guestType, disks }), PARTS)).get("disk");
+    expect(found).toEqual(disks.map(() => expect.stringContaining(written) as string));
+  });
+
   it("without disks, interfaces, initrd and command line is as short as it can be", () => {
     const boot = { kind: "kernel", kernel: { pool: "p", name: "k" }, initrd: null, commandLine: "" } as const;
     const parts = { disks: [], nics: [], kernel: "/k", initrd: null };
