@@ -42,6 +42,7 @@ function hostWithScreenOn(port: number): HostContext {
       domainLookupByUuid: () => ({ domain }),
       domainGetXmlDesc: () => ({ xml }),
       domainGetState: () => ({ state: 1, reason: 1 }),
+      domainHasManagedSaveImage: () => ({ result: 0 }),
     }),
     cache: new DomainFactCache(systemClock),
     target: {

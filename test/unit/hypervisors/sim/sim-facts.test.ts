@@ -53,7 +53,7 @@ describe("the facts of a simulated host", () => {
     expect(guestTypesOf("kvm")).toEqual(["hvm"]);
     expect(guestTypesOf("xen")).toEqual(["pv", "pvh", "hvm"]);
     // A simulated guest has no screen, and no memory that could be kept.
-    const real: readonly string[] = ["vnc", "screenshot", "save"];
+    const real: readonly string[] = ["vnc", "screenshot"];
     const simulated = CAPABILITIES.filter((ability) => !real.includes(ability));
     expect([...declaredCapabilities("kvm", "hvm")].sort()).toEqual(simulated.sort());
     expect(declaredCapabilities("kvm", "pv").size).toBe(0);
