@@ -55,7 +55,10 @@ const LEASE_SECONDS = 120;
 const HELD_LIMIT_MS = 300_000;
 const SETTLE_LIMIT_MS = 180_000;
 
-export async function startCampaign(openRig: (database: TestDatabase) => Promise<Rig>): Promise<Campaign> {
+export async function startCampaign(
+  openRig: (database: TestDatabase) => Promise<Rig>,
+  { inventorySeconds = 5 } = {},
+): Promise<Campaign> {
   const database = await createTestDatabase();
   const dataDir = await makeScratchDirectory();
   const images = await serveImages();
@@ -63,7 +66,7 @@ export async function startCampaign(openRig: (database: TestDatabase) => Promise
     startCrashService(dataDir, {
       DATABASE_URL: database.url,
       DROVER_LEASE_SECONDS: String(LEASE_SECONDS),
-      DROVER_INVENTORY_SECONDS: "5",
+      DROVER_INVENTORY_SECONDS: String(inventorySeconds),
       DROVER_IMAGE_IMPORT_ALLOW: "127.0.0.1",
       // None waits for another that is held.
       DROVER_IMAGE_BUILDS_PER_WORKER: String(MOST_WITHOUT_HOST),

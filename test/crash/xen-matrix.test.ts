@@ -23,7 +23,8 @@ function largestOf(some: readonly Cell[][]): Cell[] {
 
 let campaign: Campaign;
 beforeAll(async () => {
-  campaign = await startCampaign(openXenRig);
+  // An inventory of an emulated host takes seconds itself.
+  campaign = await startCampaign(openXenRig, { inventorySeconds: 60 });
   await campaign.rehearse([...new Set(played.flat().map(({ scene }) => scene))]);
 }, 900_000);
 afterAll(async () => {
