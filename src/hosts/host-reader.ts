@@ -141,11 +141,23 @@ async function within<T>(
   signal: AbortSignal,
   work: (host: HostConnection, call: Call) => Promise<T>,
 ): Promise<T> {
+  const limit = AbortSignal.timeout(READ_TIMEOUT_MS);
   try {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_TIMEOUT_MS)]);
-    const call: Call = { signal: limit, timeoutMs: READ_TIMEOUT_MS, beforeSend: () => undefined };
+    const call: Call = {
+      signal: AbortSignal.any([signal, limit]),
+      timeoutMs: READ_TIMEOUT_MS,
+      beforeSend: () => undefined,
+    };
     return await work(await connection, call);
   } catch (error) {
-    throw error instanceof HypervisorError ? operationError(error) : error;
+    if (!(error instanceof HypervisorError)) throw error;
+    // Nobody but us ended the call: it is the host that was too slow.
+    if (error.reason === "aborted" && limit.aborted && !signal.aborted) throw operationError(tooSlow(error));
+    throw operationError(error);
   }
+}
+
+function tooSlow(cause: HypervisorError): HypervisorError {
+  const message = `the host did not answer within ${READ_TIMEOUT_MS / 1000} seconds`;
+  return new HypervisorError("unreachable", message, { cause });
 }

@@ -37,7 +37,7 @@ export interface Report {
 }
 
 const MOST_VIOLATIONS = 12;
-const TEND_EVERY = 200;
+const TEND_EVERY = 60;
 /** Rounds over all routes with nothing wrong, so that each is reached. */
 const FITTING_ROUNDS = 8;
 const SPOILED_SHARE = 0.65;
