@@ -83,9 +83,11 @@ run() {
   timeout -k 10 "$limit" "$@" 3>&- 4>&- 7>&- 9>&-
 }
 
-# Lets an owner in, and waits until all that owners before it have begun has ended.
+# Lets an owner in, makes what Drover needs on the host, and waits until all that owners before it have begun has ended.
 fence() { # VALUE
-  [ -d "$dir/domains" ] && [ -d "$dir/locks" ] || mkdir -p "$dir/domains" "$dir/locks" || exit 1
+  pool=\${dir%/*}/pools/default
+  [ -d "$dir/domains" ] && [ -d "$dir/locks" ] && [ -d "$pool" ] ||
+    mkdir -p "$dir/domains" "$dir/locks" "$pool" || exit 1
   exec 8>>"$dir/fence.lock"
   flock -w "$wait" -x 8 || stop ${HOST_STATUS.busy} 'another owner is being let in to the host'
   owner=''
