@@ -190,7 +190,7 @@ change_resume() {
   own
   must_be_on
   case $states in ??p???) run xl unpause "$domid" || exit ;; esac
-  rm -f "$home/paused"
+  [ ! -e "$home/paused" ] || rm -f "$home/paused"
 }
 
 # A guest does its part of being saved, so it must run.
@@ -213,15 +213,17 @@ change_off() {
   own
   settle
   [ -z "$domid" ] || destroy
-  rm -f "$home/saved" "$home/saved.part"
+  [ ! -e "$home/saved" ] && [ ! -e "$home/saved.part" ] || rm -f "$home/saved" "$home/saved.part"
 }
 
+# The definition goes last: while it is there, so is the domain.
 change_remove() {
   own
   settle
   ! is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is on; it must be off to be removed'
   [ -z "$domid" ] || destroy
-  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/current.json "$home/domain.cfg" && rm -f "$home/domain.json" && rmdir "$home"
+  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/current.json "$home/domain.cfg" \\
+    "$home/domain.json" && rmdir "$home"
 }
 
 # Definitions of one installation come one after the other, so that no two take one name.
@@ -230,8 +232,9 @@ change_define() { # NAME; stdin: domain.json as one line, then domain.cfg
   last=''
   exec 7>>"$dir/names.lock"
   flock -w "$wait" -x 7 || stop ${DOMAIN_STATUS.busy} 'other definitions have not ended on the host'
+  list=''
   not_foreign
-  look
+  [ -n "$list" ] || look
   for file in "\${dir%/*}"/*/domains/*/domain.cfg; do
     [ -e "$file" ] && [ "$file" != "$home/domain.cfg" ] && read -r line <"$file" && [ "$line" = "# name $1" ] &&
       stop ${DOMAIN_STATUS.alreadyExists} "the host has another domain named '$1': $file"
