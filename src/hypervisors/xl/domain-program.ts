@@ -276,7 +276,7 @@ tell_domains() { # UUID, or '*'
   section served
   grep -szohE "^$dir/domains/[^/]+/(domain[.]cfg|saved)\\$" /proc/[0-9]*/cmdline
   for lock in "$dir"/locks/*.lock; do
-    [ ! -e "$lock" ] || (flock -n -s 9) 9<"$lock" || printf '%s\\n' "$lock"
+    [ ! -e "$lock" ] || (exec 9<"$lock" && flock -n -s 9) || printf '%s\\n' "$lock"
   done 2>/dev/null
   section paused
   for file in "$dir"/domains/$1/paused; do

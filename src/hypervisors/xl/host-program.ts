@@ -103,7 +103,7 @@ fence() { # VALUE DIRECTORY…
     label=''
     [ ! -e "$lock" ] || read -r label <"$lock"
     case $label in '' | "$1 "*) continue ;; esac
-    { (flock -w "$wait" -s 9) 9<"$lock"; } 2>/dev/null || [ ! -e "$lock" ] ||
+    (exec 9<"$lock" && flock -w "$wait" -s 9) 2>/dev/null || [ ! -e "$lock" ] ||
       stop ${HOST_STATUS.busy} "this has not ended on the host, and an earlier owner began it: $(holder)"
   done
 }
