@@ -137,7 +137,7 @@ async function walk(name: string): Promise<Seen[]> {
   return seen;
 }
 
-describe("a fleet of KVM and Xen", { timeout: 2 * PATIENCE_MS }, () => {
+describe("a fleet of KVM and Xen", { timeout: 6 * PATIENCE_MS }, () => {
   it("takes VMs that name no hypervisor on both, and does the same to both", async () => {
     const { client } = api;
     const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
