@@ -63,12 +63,19 @@ export function toHostEvent(event: DomainEvent): HostEvent | null {
   return detail === null ? null : { kind: "domain-changed", uuid: event.domain.uuid, detail };
 }
 
-/** Lifecycle events that leave a domain's definition as it was: it started, was suspended or was resumed. */
-const SAME_DEFINITION: ReadonlySet<number> = new Set([2, 3, 4]);
+/**
+ * Lifecycle events that leave a domain's definition as it was, with their details: it booted, was suspended or was
+ * resumed. One that was restored is again what it was when it was saved, whatever was defined since.
+ */
+const SAME_DEFINITION: ReadonlySet<string> = new Set([
+  "started: booted",
+  "suspended: paused",
+  "resumed: unpaused",
+]);
 
 /** True when what we remember of the domain's definition may be out of date. */
 export function changesDefinition(event: DomainEvent): boolean {
-  if (event.kind === "lifecycle") return !SAME_DEFINITION.has(event.event);
+  if (event.kind === "lifecycle") return !SAME_DEFINITION.has(lifecycleDetail(event.event, event.detail));
   return event.kind === "metadataChange";
 }
 

@@ -33,6 +33,7 @@ describe("an event of libvirt", () => {
     expect(changesDefinition({ ...base, kind: "lifecycle", event: 0, detail: 1 })).toBe(true);
     expect(changesDefinition({ ...base, kind: "lifecycle", event: 5, detail: 0 })).toBe(true);
     expect(changesDefinition({ ...base, kind: "metadataChange", type: 2, uri: null })).toBe(true);
+    expect(changesDefinition({ ...base, kind: "lifecycle", event: 2, detail: 2 })).toBe(true);
     for (const event of [2, 3, 4])
       expect(changesDefinition({ ...base, kind: "lifecycle", event, detail: 0 })).toBe(false);
     expect(changesDefinition({ ...base, kind: "reboot" })).toBe(false);
