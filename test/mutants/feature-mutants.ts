@@ -54,6 +54,41 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     },
   },
   {
+    name: "xl-lock-that-is-none-any-more",
+    breaks: "two changes of one domain at once on a Xen host: one holds a lock file that was removed",
+    edits: [
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: `[ ! "$lock" -ef "/proc/$$/fd/9" ] || break`,
+        replace: "break",
+      },
+    ],
+    test: {
+      file: "test/contract/xl-transport.test.ts",
+      title: "a change that waited for one that has ended is waited for itself",
+    },
+  },
+  {
+    name: "xl-begins-before-it-waits",
+    breaks: "a change on a Xen host whose caller went away while it waited",
+    edits: [
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: "  while :; do\n    exec 9>>",
+        replace: "  printf '${BEGAN.trimEnd()}\\\\n' || exit 1\n  while :; do\n    exec 9>>",
+      },
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: "  }\n  printf '${BEGAN.trimEnd()}\\\\n' || exit 1\n",
+        replace: "  }\n",
+      },
+    ],
+    test: {
+      file: "test/contract/xl-transport.test.ts",
+      title: "a change whose caller went away while it waited does not begin",
+    },
+  },
+  {
     name: "delete-host-with-vms",
     breaks: "VMs whose host is deleted under them",
     edits: [
