@@ -30,6 +30,7 @@ export function hostConnection({ runner, link, target, uri, findings }: Connecti
     pools: uri.pools,
     networks: uri.networks,
     defaultBridge: findings.defaultBridge,
+    consoleLogs: findings.consoleLogs?.logDirectory ?? null,
     changed: (uuid, detail) => {
       watch.tell(uuid, detail);
     },
@@ -42,7 +43,7 @@ export function hostConnection({ runner, link, target, uri, findings }: Connecti
     ...powerCalls(host),
     removeDomain: (uuid, call) => domains.remove(host, uuid, call),
     volumes: volumeAbility(link, uri.pools),
-    ...consoleLogOf(host, findings),
+    ...consoleLogOf(host),
     watch: (listener) => watch.add(listener),
     onClose: (listener) => {
       runner.onClose(listener);
@@ -67,13 +68,10 @@ function powerCalls(host: HostContext) {
   };
 }
 
-function consoleLogOf(
-  host: HostContext,
-  { consoleLogs }: HostFindings,
-): Pick<HostConnection, "consoleLog"> | Record<string, never> {
-  if (consoleLogs === null) return {};
+function consoleLogOf(host: HostContext): Pick<HostConnection, "consoleLog"> | Record<string, never> {
+  if (host.consoleLogs === null) return {};
   const consoleLog = consoleLogAbility(host.link, {
-    directory: consoleLogs.logDirectory,
+    directory: host.consoleLogs,
     refuseForeign: (domain, call) => domains.refuseForeign(host, domain, call),
   });
   return { consoleLog };

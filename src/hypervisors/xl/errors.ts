@@ -69,6 +69,12 @@ const MEANINGS: readonly Meaning[] = [
   { pattern: /No such file or directory|bootloader failed/i, reason: "invalid-spec" },
   { pattern: /config parsing error|Failed to parse config|must be specified/i, reason: "invalid-spec" },
   {
+    pattern: /Send trigger 'reset' failed/i,
+    reason: "invalid-state",
+    advice:
+      "The guest has no drivers for Xen that are up, so nothing can ask it to restart: a reset restarts it.",
+  },
+  {
     pattern: /didn't acknowledge control request|PV control interface not available/i,
     reason: "failed",
     advice: "The guest hangs, or has no drivers for Xen: a forced stop ends it.",

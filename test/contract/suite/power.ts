@@ -130,7 +130,8 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   missingParts(scene, behaviour);
   cdroms(scene, behaviour);
   if (has("gracefulStop")) gracefulStop(scene, behaviour);
-  if (has("reboot")) restart(scene, behaviour, reboot);
+  if (has("reboot") && scene.contract.guestsRestart !== false) restart(scene, behaviour, reboot);
+  if (has("reboot") && scene.contract.guestsRestart === false) rebootWithoutDrivers(scene, behaviour);
   if (has("reset")) restart(scene, behaviour, reset);
   if (has("save")) saving(scene, behaviour);
   if (has("directKernel")) directKernel(scene, behaviour);
@@ -213,6 +214,16 @@ function restart(scene: Scene, behaviour: Behaviour, call: PowerCall): void {
     await call.send(scene.connection, spec.uuid, scene.call());
     await scene.guestUp(spec, 2);
     await scene.powerBecomes(spec, "running");
+  });
+}
+
+function rebootWithoutDrivers(scene: Scene, behaviour: Behaviour): void {
+  behaviour("reboot", "reboot of a guest without drivers for it: refused, nothing changed", async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await expectRefusal(reboot.send(scene.connection, spec.uuid, scene.call()), "invalid-state");
+    expect(await scene.power(spec)).toBe("running");
+    expect(await scene.bootsOf(spec)).toBe(1);
   });
 }
 

@@ -46,6 +46,7 @@ beforeEach(async () => {
     installationId: INSTALLATION,
     pools: [{ name: "pool", path: join(root, "pool") }],
     networks: [],
+    consoleLogs: null,
     defaultBridge: "no-such-bridge",
     changed: (_uuid, detail) => changed.push(detail),
   };

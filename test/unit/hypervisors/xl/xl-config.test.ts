@@ -53,6 +53,19 @@ describe("a domain's configuration", () => {
     ]);
   });
 
+  it("has an emulated machine's serial port logged where guests' consoles are, whatever the path", () => {
+    const hvm = spec({ guestType: "hvm", boot: { kind: "firmware", firmware: "bios" } });
+    const config = readConfig(xlConfig(hvm, PARTS, "/var/log/a,b/guest-web.log"));
+    expect(config.get("device_model_args_hvm")).toEqual([
+      "-chardev",
+      "pty,id=serial0,logappend=on,logfile=/var/log/a,,b/guest-web.log",
+      "-serial",
+      "chardev:serial0",
+    ]);
+    expect([...config.keys()]).not.toContain("serial");
+    expect(() => xlConfig(hvm, PARTS, "guest-web.log")).toThrow("no path");
+  });
+
   it.each([
     ["pv", "access=r,backendtype"],
     ["pvh", "access=r,backendtype"],
