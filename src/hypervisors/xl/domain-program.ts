@@ -209,6 +209,15 @@ change_save() {
   mv "$home/saved.part" "$home/saved"
 }
 
+# A save can last for minutes, and what it keeps is thrown away with the power: it is ended instead of waited for.
+break_save() {
+  read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || return 0
+  for line in $(grep -slzE "^$home/saved[.]part\$" /proc/[0-9]*/cmdline); do
+    line=\${line#/proc/}
+    kill "\${line%/cmdline}"
+  done 2>/dev/null
+}
+
 change_off() {
   own
   settle

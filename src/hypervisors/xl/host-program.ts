@@ -129,8 +129,9 @@ case $verb in
   domain) # DIRECTORY WAIT LIMIT FENCE CHANGE UUID ARGUMENT…
     wait=$1 limit=$2 fence=$3 change=$4 uuid=$5
     shift 5
-    begin "$uuid" "the $change of domain $uuid"
     home=$dir/domains/$uuid
+    [ "$change" != off ] || break_save
+    begin "$uuid" "the $change of domain $uuid"
     "change_$change" "$@" ;;
   tell) # DIRECTORY LIMIT WHAT ARGUMENT…
     limit=$1 what=$2

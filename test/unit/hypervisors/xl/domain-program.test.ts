@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Call, DomainSpec } from "../../../../src/hypervisors/hypervisor.ts";
 import { observe, see } from "../../../../src/hypervisors/xl/domain-look.ts";
@@ -294,6 +295,35 @@ describe("saved memory", () => {
     await expect(change("save", made)).rejects.toMatchObject({ reason: "storage-full" });
     expect(readdirSync(home(made)).filter((name) => name.startsWith("saved"))).toEqual([]);
     expect(await power(made)).toBe("running");
+  });
+
+  it("is given up for a forced stop, which does not wait for it", async () => {
+    const made = await start();
+    xl.before("save", 'echo half >"$3"; while [ -e "$3" ]; do sleep 0.1; done');
+    const save = expect(change("save", made)).rejects.toMatchObject({ name: "HypervisorError" });
+    await vi.waitFor(() => {
+      expect(existsSync(home(made, "saved.part"))).toBe(true);
+    });
+    await change("off", made);
+    await save;
+    expect(await power(made)).toBe("off");
+    expect(readdirSync(home(made)).filter((name) => name.startsWith("saved"))).toEqual([]);
+  });
+
+  it("is not given up for an earlier owner", async () => {
+    const made = await start();
+    xl.before("save", 'while [ ! -e "$here/go" ]; do sleep 0.1; done');
+    const save = change("save", made);
+    await vi.waitFor(() => {
+      expect(xl.calls().at(-1)).toMatch(/^save/);
+    });
+    const earlier = new HostLink({ runner: localRunner(), directory: join(root, INSTALLATION), fence: "0" });
+    const off = domains.changePower({ ...host, link: earlier }, "off", made.uuid, call);
+    await sleep(1000);
+    writeFileSync(join(xl.path, "go"), "");
+    await expect(off).rejects.toMatchObject({ name: "HypervisorError" });
+    await save;
+    expect(await power(made)).toBe("saved saved");
   });
 
   it("that cannot be restored stays", async () => {
