@@ -24,7 +24,7 @@ describeDriverContract({
   title: "xl, HVM",
   hypervisor: "xen",
   guestType: "hvm",
-  declared: [...XL_CAPABILITIES, "firmwareBios"],
+  declared: [...XL_CAPABILITIES, "vnc", "firmwareBios"],
   guestsRestart: false,
   setUp: async () => {
     const world = await xlWorld(host);

@@ -33,6 +33,7 @@ export const XL_CAPABILITIES: readonly Capability[] = [
   "pause",
   "save",
   "consoleLog",
+  "serialConsole",
   "volumes",
   "directKernel",
   "events",

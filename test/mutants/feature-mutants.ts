@@ -75,11 +75,11 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
       {
         file: "src/hypervisors/xl/host-program.ts",
         find: "  while :; do\n    exec 9>>",
-        replace: "  printf '${BEGAN.trimEnd()}\\\\n' || exit 1\n  while :; do\n    exec 9>>",
+        replace: "  printf '${BEGAN_WORD}\\\\n' || exit 1\n  while :; do\n    exec 9>>",
       },
       {
         file: "src/hypervisors/xl/host-program.ts",
-        find: "  }\n  printf '${BEGAN.trimEnd()}\\\\n' || exit 1\n",
+        find: "  }\n  printf '${BEGAN_WORD}\\\\n' || exit 1\n",
         replace: "  }\n",
       },
     ],

@@ -1,5 +1,6 @@
 import type { Call, HostConnection, HostTarget } from "../hypervisor.ts";
 import { consoleLogAbility } from "./console-log.ts";
+import type { OpenConsoles } from "./consoles.ts";
 import { observe } from "./domain-look.ts";
 import * as domains from "./domains.ts";
 import type { HostContext } from "./host-context.ts";
@@ -18,10 +19,18 @@ export interface ConnectionParts {
   readonly target: HostTarget;
   readonly uri: XlUri;
   readonly findings: HostFindings;
+  readonly consoles: OpenConsoles;
 }
 
 /** A connected host, by the contract. */
-export function hostConnection({ runner, link, target, uri, findings }: ConnectionParts): HostConnection {
+export function hostConnection({
+  runner,
+  link,
+  target,
+  uri,
+  findings,
+  consoles,
+}: ConnectionParts): HostConnection {
   const { installationId } = target;
   const watch = new HostWatch({ link, installationId }, runner.over);
   const host: HostContext = {
@@ -44,11 +53,15 @@ export function hostConnection({ runner, link, target, uri, findings }: Connecti
     removeDomain: (uuid, call) => domains.remove(host, uuid, call),
     volumes: volumeAbility(link, uri.pools),
     ...consoleLogOf(host),
+    ...consoles.members(findings.facts.guestTypes),
     watch: (listener) => watch.add(listener),
     onClose: (listener) => {
       runner.onClose(listener);
     },
-    close: () => runner.close(),
+    close: async () => {
+      consoles.close();
+      await runner.close();
+    },
   };
 }
 

@@ -16,6 +16,7 @@ const COMMON: readonly Capability[] = [
   "pause",
   "save",
   "consoleLog",
+  "serialConsole",
   "volumes",
   "directKernel",
   "events",
@@ -23,7 +24,7 @@ const COMMON: readonly Capability[] = [
 
 /** All that a guest of a type can do, on a host that has everything. */
 export function capabilitiesOf(guestType: GuestType): readonly Capability[] {
-  return guestType === "hvm" ? [...COMMON, "firmwareBios"] : COMMON;
+  return guestType === "hvm" ? [...COMMON, "vnc", "firmwareBios"] : COMMON;
 }
 
 /** What was found on a host, with what the driver itself needs of it. */

@@ -36,8 +36,8 @@ const OBEY = [
 ];
 
 /**
- * The smallest guest of a PC's firmware, as the first sector of a disk: it greets on the first serial port, then sleeps, and
- * switches off when its power button is pressed, if it obeys.
+ * The smallest guest of a PC's firmware, as the first sector of a disk: it greets on the first serial port, writes back
+ * what it is sent there, without double quotes, and switches off when its power button is pressed, if it obeys.
  */
 export function bootSector({ obeys }: { readonly obeys: boolean }): Buffer {
   const greetingAt = ORIGIN + GREETING_OFFSET;
@@ -55,10 +55,16 @@ export function bootSector({ obeys }: { readonly obeys: boolean }): Buffer {
   const stamped = begin.length + greet.length + stamp.length;
   const stampLoop = [...callFrom(stamped), 0xe2, 0xf1]; // …; loop to the rol
   const newline = [0xb0, 0x0a, ...callFrom(stamped + stampLoop.length + 2)];
+  const loopAt = stamped + stampLoop.length + newline.length;
+  const echo = [
+    ...[...toPort(COM1 + 5), 0xec, 0xa8, 0x01, 0x74, 0x0d], // in al, dx; test al, 1; jz behind the jump
+    ...[...toPort(COM1), 0xec, 0x3c, 0x22, 0x74, 0xf0], // in al, dx; cmp al, '"'; je to the first
+    ...[...callFrom(loopAt + 16), 0xeb, 0xeb], // …; jmp to the first
+  ];
   const wait = obeys ? OBEY : [];
   const sleep = [0xfb, 0xf4]; // sti; hlt: the timer wakes it 18 times a second
-  const again = [0xeb, 0x100 - (wait.length + sleep.length + 2)];
-  const code = [...begin, ...greet, ...stamp, ...stampLoop, ...newline, ...wait, ...sleep, ...again];
+  const again = [0xeb, 0x100 - (echo.length + wait.length + sleep.length + 2)];
+  const code = [...begin, ...greet, ...stamp, ...stampLoop, ...newline, ...echo, ...wait, ...sleep, ...again];
   const disk = Buffer.alloc(DISK_BYTES);
   disk.set(code, 0);
   disk.set(WRITE_BYTE, WRITE_BYTE_OFFSET);
