@@ -111,10 +111,10 @@ const kinds = [
     to: { path: "^src/libvirt-rpc/" },
   },
   {
-    name: "only-ssh-of-libvirt-rpc-for-xl",
+    name: "only-ways-to-a-host-of-libvirt-rpc-for-xl",
     severity: "error",
     from: { path: "^src/hypervisors/xl/" },
-    to: { path: "^src/libvirt-rpc/", pathNot: "^src/libvirt-rpc/ssh\\.ts$" },
+    to: { path: "^src/libvirt-rpc/", pathNot: "^src/libvirt-rpc/(?:ssh|transports/loopback)\\.ts$" },
   },
   {
     name: "routes-on-top",

@@ -49,7 +49,11 @@ export async function consoleStream(
   const stream = new Duplex({
     allowHalfOpen: false,
     read: () => void stdout.resume(),
-    write: (chunk: Buffer, _encoding, done) => void stdin.write(chunk, () => done()),
+    write: (chunk: Buffer, _encoding, done) => {
+      stdin.write(chunk, () => {
+        done();
+      });
+    },
     final: (done) => {
       stdin.end();
       done();

@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream";
 import { whenClosed } from "../../lib/when-closed.ts";
-import { dialLoopback, type HostTransport } from "../../libvirt-rpc/index.ts";
+import { dialLoopback, type HostTransport } from "../../libvirt-rpc/transports/loopback.ts";
 import { firstByte } from "../first-byte.ts";
 import { type Call, type HostConnection, type HostFacts, HypervisorError } from "../hypervisor.ts";
 import { HostLink } from "./host-link.ts";

@@ -1,4 +1,4 @@
-import type { HostTransport } from "../../libvirt-rpc/index.ts";
+import type { HostTransport } from "../../libvirt-rpc/transports/loopback.ts";
 import {
   type Call,
   type Capability,
