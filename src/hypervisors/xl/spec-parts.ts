@@ -2,6 +2,7 @@ import { type DomainSpec, HypervisorError, type VolumeRef } from "../hypervisor.
 import { isNotFound } from "./errors.ts";
 import type { HostNames } from "./host-context.ts";
 import { poolNamed } from "./pools.ts";
+import { PVGRUB_PATHS } from "./pvgrub.ts";
 import { isBridgeName } from "./uri.ts";
 import { volumePath } from "./volume-names.ts";
 import type { ResolvedParts } from "./xl-config.ts";
@@ -20,13 +21,19 @@ export function resolveParts(spec: DomainSpec, names: HostNames): ResolvedParts 
     return {
       disks: spec.disks.map(({ name, volume }) => ({ name, type: "file", path: pathOf(volume) })),
       nics: spec.nics.map(({ name, network }) => ({ name, bridge: bridgeOf(network, names) })),
-      kernel: boot.kind === "kernel" ? pathOf(boot.kernel) : null,
+      kernel: boot.kind === "kernel" ? pathOf(boot.kernel) : loaderOf(spec),
       initrd: boot.kind === "kernel" && boot.initrd !== null ? pathOf(boot.initrd) : null,
     };
   } catch (error) {
     if (!(error instanceof HypervisorError) || !isNotFound(error)) throw error;
     throw new HypervisorError("invalid-spec", error.message, { cause: error });
   }
+}
+
+/** What runs as the kernel of a guest that finds its own. */
+function loaderOf({ boot, guestType }: DomainSpec): string | null {
+  if (boot.kind !== "firmware" || boot.firmware !== "pvgrub" || guestType === "hvm") return null;
+  return PVGRUB_PATHS[guestType];
 }
 
 /** A name of the URI's, `default`, or a bridge's own. */
