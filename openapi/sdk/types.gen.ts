@@ -9,7 +9,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events';
         description: string;
     }>;
     /**
@@ -164,7 +164,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -217,10 +217,10 @@ export type EventSubject = {
 };
 
 /**
- * Boots by firmware: from the first disk, without disks from the network.
+ * Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the network. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has `/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv or pvh, else `bios`.
  */
 export type FirmwareBoot = {
-    firmware: 'bios';
+    firmware: 'bios' | 'pvgrub';
 };
 
 export type ForgetHostBody = {
@@ -418,7 +418,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events'>;
         }>;
     } | null;
     /**

@@ -2,6 +2,7 @@ import {
   CAPABILITIES,
   type Capability,
   type DriverName,
+  type Firmware,
   GUEST_TYPES,
   type GuestType,
   type HostDriver,
@@ -25,8 +26,19 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   volumes: "create, fill, grow, list and delete volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
+  firmwarePvgrub: "boot from a disk by GRUB for Xen, inside the guest",
   events: "the host tells of changes by itself",
 };
+
+const BY_FIRMWARE: Readonly<Record<Firmware, Capability>> = {
+  bios: "firmwareBios",
+  pvgrub: "firmwarePvgrub",
+};
+
+/** The ability that booting by a firmware takes; null: a kernel is given. */
+export function bootCapability(firmware: Firmware | null): Capability {
+  return firmware === null ? "directKernel" : BY_FIRMWARE[firmware];
+}
 
 /** What a driver declares for one kind of guest. */
 export interface DeclaredGuestType {

@@ -15,6 +15,12 @@ export const HYPERVISORS = ["kvm", "xen"] as const;
 export type Hypervisor = (typeof HYPERVISORS)[number];
 export const GUEST_TYPES = ["hvm", "pvh", "pv"] as const;
 export type GuestType = (typeof GUEST_TYPES)[number];
+/**
+ * What finds a guest's kernel where none is given: a BIOS, or GRUB for Xen (pvgrub), which runs inside a pv or pvh guest
+ * in the BIOS's place.
+ */
+export const FIRMWARES = ["bios", "pvgrub"] as const;
+export type Firmware = (typeof FIRMWARES)[number];
 export type DriverName = "libvirt" | "xl" | "sim";
 export type Accelerator = "auto" | "kvm" | "tcg";
 
@@ -37,6 +43,7 @@ export const CAPABILITIES = [
   "volumes",
   "directKernel",
   "firmwareBios",
+  "firmwarePvgrub",
   "events",
 ] as const;
 export type Capability = (typeof CAPABILITIES)[number];
@@ -279,7 +286,7 @@ export interface DomainSpec {
   readonly cpuCount: number;
   readonly memoryMib: number;
   readonly boot:
-    | { readonly kind: "firmware"; readonly firmware: "bios" }
+    | { readonly kind: "firmware"; readonly firmware: Firmware }
     | {
         readonly kind: "kernel";
         readonly kernel: VolumeRef;

@@ -5,7 +5,7 @@ import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId, ProjectId } from "../lib/ids.ts";
 import { GIB } from "../lib/units.ts";
-import type { CreateVmBody } from "./vm-schemas.ts";
+import type { NewVm } from "./vm-schemas.ts";
 
 /** A volume that a new VM will have, before it has a place. */
 export interface PlannedVolume {
@@ -23,7 +23,7 @@ export interface PlannedVolume {
 export async function planVolumes(
   tx: Tx,
   projectId: ProjectId,
-  spec: CreateVmBody["spec"],
+  spec: NewVm["spec"],
 ): Promise<PlannedVolume[]> {
   const volumes: PlannedVolume[] = [];
   if ("kernel" in spec.boot) {

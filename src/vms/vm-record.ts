@@ -1,4 +1,4 @@
-import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
+import type { Firmware, GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, ProjectId, VmId } from "../lib/ids.ts";
 
 /** What was asked for, and nothing more. Names of images and hosts stand as the client gave them. */
@@ -18,7 +18,7 @@ export interface VmSpec {
 export type RunPolicy = "running" | "stopped";
 
 export type VmBoot =
-  | { readonly firmware: "bios" }
+  | { readonly firmware: Firmware }
   | { readonly kernel: string; readonly initrd?: string; readonly commandLine?: string };
 
 export interface VmDiskSpec {

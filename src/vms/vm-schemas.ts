@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { Labels, LabelsPatch } from "../http/labels.ts";
 import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
+import { FIRMWARES, type Firmware, type GuestType } from "../hypervisors/hypervisor.ts";
 import { CloudInitSchema, NewCloudInit } from "./cloud-init/cloud-init-schemas.ts";
 import { ACTIONS } from "./vm-state.ts";
 
@@ -24,9 +25,13 @@ const GuestTypeName = z.enum(["hvm", "pvh", "pv"]);
 const Cpu = z.strictObject({ count: z.int().min(1).max(MAX_CPUS) }).meta({ id: "VmCpu" });
 const MemoryMib = z.int().min(16).max(MAX_MEMORY_MIB);
 
-const FirmwareBoot = z.strictObject({ firmware: z.literal("bios") }).meta({
+const FirmwareBoot = z.strictObject({ firmware: z.enum(FIRMWARES) }).meta({
   id: "FirmwareBoot",
-  description: "Boots by firmware: from the first disk, without disks from the network.",
+  description:
+    "Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the " +
+    "network. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has " +
+    "`/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv " +
+    "or pvh, else `bios`.",
 });
 const KernelBoot = z
   .strictObject({
@@ -94,21 +99,42 @@ const specShape = {
   placement: Placement.optional(),
 };
 
-const bootDefault = { firmware: "bios" as const };
+const Boot = z.union([FirmwareBoot, KernelBoot]);
+
+type Boot = z.output<typeof Boot>;
+
+interface AskedBoot {
+  readonly guestType?: GuestType | undefined;
+  readonly boot?: Boot | undefined;
+}
+
+/** What is asked for, or what follows from the guest type. Where none is asked for, a BIOS boots any disk, and pvgrub not. */
+function bootOf({ guestType, boot }: AskedBoot): Boot {
+  return boot ?? { firmware: guestType === "pv" || guestType === "pvh" ? "pvgrub" : "bios" };
+}
+
+function boots(spec: AskedBoot, firmware: Firmware): boolean {
+  const boot = bootOf(spec);
+  return "firmware" in boot && boot.firmware === firmware;
+}
 
 /** What a create takes: the defaults filled in become the spec. */
 const NewVmSpec = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]).default("running"),
-    boot: z.union([FirmwareBoot, KernelBoot]).default(bootDefault),
+    boot: Boot.optional(),
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
     nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
     cloudInit: NewCloudInit.optional(),
   })
-  .refine((spec) => "kernel" in spec.boot || spec.disks.length + spec.nics.length > 0, {
+  .refine((spec) => !boots(spec, "bios") || spec.disks.length + spec.nics.length > 0, {
     path: ["disks"],
     message: "a VM that boots by firmware needs a disk, or a NIC to boot from the network",
+  })
+  .refine((spec) => !boots(spec, "pvgrub") || spec.disks.length > 0, {
+    path: ["disks"],
+    message: "a VM that boots by pvgrub needs a disk",
   })
   .meta({ id: "NewVmSpec" });
 
@@ -128,6 +154,15 @@ export const CreateVmBody = z.strictObject({ name: Name, labels: Labels.default(
   ],
 });
 export type CreateVmBody = z.output<typeof CreateVmBody>;
+/** What is asked for, complete. */
+export type NewVm = Omit<CreateVmBody, "spec"> & {
+  readonly spec: CreateVmBody["spec"] & { readonly boot: Boot };
+};
+
+/** Fills in what follows from the rest. */
+export function completed(asked: CreateVmBody): NewVm {
+  return { ...asked, spec: { ...asked.spec, boot: bootOf(asked.spec) } };
+}
 
 /** JSON Merge Patch; `disks` and `nics` have paths of their own. */
 export const PatchVmBody = z
@@ -149,7 +184,7 @@ const VmSpecSchema = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]),
-    boot: z.union([FirmwareBoot, KernelBoot]),
+    boot: Boot,
     disks: z.array(Disk),
     nics: z.array(Nic),
     cloudInit: CloudInitSchema.optional(),

@@ -3,7 +3,7 @@ import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
 import { findHost } from "../hosts/host-store.ts";
-import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
+import { bootCapability, type DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
@@ -20,7 +20,7 @@ import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, isDiskRole, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
-import type { CreateVmBody } from "./vm-schemas.ts";
+import { type CreateVmBody, completed, type NewVm } from "./vm-schemas.ts";
 
 export interface CreateVmDeps {
   readonly kinds: KindRegistry;
@@ -44,22 +44,23 @@ export async function createVm(
   tx: Tx,
   { kinds, secretBox }: CreateVmDeps,
   request: VmRequest,
-  body: CreateVmBody,
+  asked: CreateVmBody,
   { declared, snapshots = createPlacementSnapshots() }: Creating,
 ): Promise<Queued<VmId>> {
   const id = newId<VmId>();
   const { projectId } = request;
-  const asked = {
+  const body = completed(asked);
+  const needs = {
     hypervisor: body.spec.hypervisor ?? null,
     guestType: body.spec.guestType ?? null,
     capabilities: wishesOf(body.spec),
   };
-  requireDeclared(declared, asked);
+  requireDeclared(declared, needs);
   const seed = await planSeed(tx, secretBox, projectId, { id, name: body.name }, body.spec.cloudInit);
   const volumes = [...(await planVolumes(tx, projectId, body.spec)), ...seedVolume(seed)];
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
   const wish = {
-    ...asked,
+    ...needs,
     cpuCount: body.spec.cpu.count,
     memoryMib,
     networks: [...new Set(body.spec.nics.map(({ network }) => network))],
@@ -92,7 +93,7 @@ function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {
 }
 
 /** What is queued for a new VM. */
-function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[], placed: Placed) {
+function creation(id: VmId, body: NewVm, volumes: readonly PlannedVolume[], placed: Placed) {
   const subjects: Subject[] = [{ kind: "vm", id, mode: "exclusive" }];
   const targets: Target[] = [{ kind: "vm", id, name: body.name }];
   return {
@@ -110,13 +111,13 @@ function creation(id: VmId, body: CreateVmBody, volumes: readonly PlannedVolume[
 }
 
 /** What the host must be able to do for this VM. */
-function wishesOf({ boot, disks, cloudInit }: CreateVmBody["spec"]): Capability[] {
-  const hasKernel = "kernel" in boot;
-  const hasVolumes = hasKernel || disks.length > 0 || cloudInit !== undefined;
-  return ["start", hasKernel ? "directKernel" : "firmwareBios", ...(hasVolumes ? ["volumes" as const] : [])];
+function wishesOf({ boot, disks, cloudInit }: NewVm["spec"]): Capability[] {
+  const firmware = "firmware" in boot ? boot.firmware : null;
+  const hasVolumes = firmware === null || disks.length > 0 || cloudInit !== undefined;
+  return ["start", bootCapability(firmware), ...(hasVolumes ? ["volumes" as const] : [])];
 }
 
-async function wishedHost(tx: Tx, spec: CreateVmBody["spec"]): Promise<string | null> {
+async function wishedHost(tx: Tx, spec: NewVm["spec"]): Promise<string | null> {
   const name = spec.placement?.host;
   if (name === undefined) return null;
   const host = await findHost(tx, name);
@@ -128,7 +129,7 @@ async function writeVm(
   tx: Tx,
   { projectId }: VmRequest,
   { id, operationId }: Queued<VmId>,
-  body: CreateVmBody,
+  body: NewVm,
   { volumes, seed }: { readonly volumes: readonly PlannedVolume[]; readonly seed: PlannedSeed | null },
   placed: Placed,
   memoryMib: number,
@@ -167,7 +168,7 @@ async function writeVm(
  * The spec as it is kept: what was asked, with the defaults, without what is undefined. What cloud-init is told may hold
  * secrets, and is kept apart.
  */
-function specOf({ cloudInit: _, ...open }: CreateVmBody["spec"], seed: PlannedSeed | null): VmSpec {
+function specOf({ cloudInit: _, ...open }: NewVm["spec"], seed: PlannedSeed | null): VmSpec {
   const spec = JSON.parse(JSON.stringify(open)) as Omit<VmSpec, "cloudInit">;
   return seed === null ? spec : { ...spec, cloudInit: seed.shown };
 }
@@ -194,7 +195,7 @@ async function refuseGone(written: Promise<void>): Promise<void> {
 }
 
 /** Turns what is taken already into its own error. */
-async function refuseTaken(written: Promise<void>, body: CreateVmBody): Promise<void> {
+async function refuseTaken(written: Promise<void>, body: NewVm): Promise<void> {
   try {
     await written;
   } catch (error) {

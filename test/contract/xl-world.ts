@@ -39,6 +39,9 @@ export const XL_CAPABILITIES: readonly Capability[] = [
   "events",
 ];
 
+/** What one that has no BIOS can do there. */
+export const XL_PARAVIRTUAL: readonly Capability[] = [...XL_CAPABILITIES, "firmwarePvgrub"];
+
 // Debian's kernel has no key of its own that makes it panic, unless it is told.
 const COMMAND_LINE = `${GUEST_KERNEL_ARGS} sysrq_always_enabled`;
 

@@ -56,7 +56,8 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   count: ({ random }) => random.pick([1, 1, 1, 1, 2, 4, 1024]),
   disks: ({ random }) => (random.chance(0.7) ? random.pick(USUAL_DISKS) : undefined),
   nics: ({ random }) => (random.chance(0.7) ? [{ name: "eth0", network: "default" }] : undefined),
-  boot: ({ random }) => (random.chance(0.5) ? { firmware: "bios" } : undefined),
+  boot: ({ random }) =>
+    random.chance(0.5) ? { firmware: random.pick(["bios", "bios", "pvgrub"]) } : undefined,
   timeoutSeconds: () => 1,
   wait: ({ random }) => random.pick(["0", "1"]),
   pageSize: ({ random }) => random.pick(["1", "2", "50", "0", "-5", "100000"]),

@@ -80,6 +80,12 @@ function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: Resol
   const machine = platform.machine === null ? {} : { machine: platform.machine };
   const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
   if (spec.boot.kind === "firmware") {
+    if (spec.boot.firmware !== "bios") {
+      throw new HypervisorError(
+        "invalid-spec",
+        `a guest of QEMU has no ${spec.boot.firmware}: give it a BIOS`,
+      );
+    }
     const dev = spec.disks.some(isDisk) ? "hd" : "network";
     return xmlNode("os", {}, [type, xmlNode("boot", { dev })]);
   }

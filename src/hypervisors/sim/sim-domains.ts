@@ -1,3 +1,4 @@
+import { bootCapability } from "../capabilities.ts";
 import {
   type DomainSpec,
   type Hypervisor,
@@ -27,10 +28,11 @@ export function definitionOf(spec: DomainSpec, hypervisor: Hypervisor): SimDefin
       `a ${hypervisor} host runs no guests of type ${spec.guestType}`,
     );
   }
-  if (!abilities.has(spec.boot.kind === "kernel" ? "directKernel" : "firmwareBios")) {
+  const firmware = spec.boot.kind === "firmware" ? spec.boot.firmware : null;
+  if (!abilities.has(bootCapability(firmware))) {
     throw new HypervisorError(
       "invalid-spec",
-      `guests of type ${spec.guestType} do not boot from ${spec.boot.kind}`,
+      `guests of type ${spec.guestType} do not boot by ${firmware ?? "a kernel that is given"}`,
     );
   }
   if (!isCount(spec.cpuCount) || !isCount(spec.memoryMib)) {

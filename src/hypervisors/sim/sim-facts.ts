@@ -30,8 +30,11 @@ const KVM_HVM: readonly Capability[] = [
   "firmwareBios",
   "events",
 ];
-// A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a firmware.
-const XEN_PARAVIRTUAL = KVM_HVM.filter((ability) => !["reset", "events", "firmwareBios"].includes(ability));
+// A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a BIOS.
+const XEN_PARAVIRTUAL: readonly Capability[] = [
+  ...KVM_HVM.filter((ability) => !["reset", "events", "firmwareBios"].includes(ability)),
+  "firmwarePvgrub",
+];
 const XEN_HVM = KVM_HVM.filter((ability) => ability !== "events");
 
 const DECLARED: Readonly<Record<Hypervisor, Partial<Record<GuestType, readonly Capability[]>>>> = {

@@ -5,11 +5,11 @@ import { observe } from "./domain-look.ts";
 import * as domains from "./domains.ts";
 import type { HostContext } from "./host-context.ts";
 import type { HostLink } from "./host-link.ts";
+import { hostVolumes } from "./host-volumes.ts";
 import { readInventory } from "./inventory.ts";
 import { type HostFindings, probe } from "./probe.ts";
 import type { Runner } from "./runner.ts";
 import type { XlUri } from "./uri.ts";
-import { volumeAbility } from "./volumes.ts";
 import { HostWatch } from "./watch.ts";
 
 /** What a connection is made of, once the host has let us in and was looked at. */
@@ -51,7 +51,7 @@ export function hostConnection({
     defineDomain: (spec, call) => domains.define(host, spec, call),
     ...powerCalls(host),
     removeDomain: (uuid, call) => domains.remove(host, uuid, call),
-    volumes: volumeAbility(link, uri.pools),
+    volumes: hostVolumes(link, uri.pools),
     ...consoleLogOf(host),
     ...consoles.members(findings.facts.guestTypes),
     watch: (listener) => watch.add(listener),

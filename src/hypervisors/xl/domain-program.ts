@@ -1,4 +1,5 @@
 import { BEGAN_WORD, DOMAIN_STATUS } from "./host-status.ts";
+import { PVGRUB_PATHS } from "./pvgrub.ts";
 
 /** How long the host itself may take to end a guest or bring it back, in halves of a second. */
 const PATIENCE = 60;
@@ -348,7 +349,7 @@ tell_host() {
   section tools
   for file in /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen*/bin/qemu-system-i386 \\
     /usr/libexec/xen*/qemu-system-i386 /usr/libexec/xen-qemu-system-i386 /usr/bin/qemu-system-i386 \\
-    /usr/bin/qemu-system-x86_64; do
+    /usr/bin/qemu-system-x86_64 ${Object.values(PVGRUB_PATHS).join(" ")}; do
     [ ! -e "$file" ] || printf '%s\\n' "$file"
   done
 }

@@ -9,10 +9,11 @@ import {
 } from "../hypervisor.ts";
 import { hostConnection } from "./connection.ts";
 import { OpenConsoles } from "./consoles.ts";
+import { capabilitiesOf } from "./guest-types.ts";
 import { DEFAULT_POOL, installationPaths } from "./host-file-paths.ts";
 import { HostLink } from "./host-link.ts";
 import { localRunner } from "./local-runner.ts";
-import { capabilitiesOf, probe } from "./probe.ts";
+import { probe } from "./probe.ts";
 import type { Runner } from "./runner.ts";
 import { sshRunner } from "./ssh-runner.ts";
 import { parseXlUri, XL_SCHEMES, type XlEndpoint } from "./uri.ts";

@@ -89,19 +89,27 @@ export function checkedDomainName(name: string): string {
 }
 
 function boot(spec: DomainSpec, parts: ResolvedParts): readonly (readonly [string, Value])[] {
-  if (spec.boot.kind === "firmware") {
-    if (spec.guestType !== "hvm") {
-      throw refused(
-        `a ${spec.guestType} guest boots from a kernel: give it one, or choose the guest type hvm`,
-      );
-    }
-    return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
+  if (spec.boot.kind === "kernel") return kernelBoot(spec.boot.commandLine, parts);
+  const { guestType } = spec;
+  switch (spec.boot.firmware) {
+    case "bios":
+      if (guestType !== "hvm")
+        throw refused(`a ${guestType} guest has no BIOS: boot it by pvgrub or a kernel`);
+      return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
+    case "pvgrub":
+      if (guestType === "hvm") throw refused("an hvm guest has a BIOS, and does not boot by pvgrub");
+      return kernelBoot("", parts);
   }
-  if (parts.kernel === null) throw refused("the kernel has no path on the host");
-  const { commandLine } = spec.boot;
+}
+
+function kernelBoot(
+  commandLine: string,
+  { kernel, initrd }: ResolvedParts,
+): readonly (readonly [string, Value])[] {
+  if (kernel === null) throw refused("the kernel has no path on the host");
   return [
-    ["kernel", checkedPath(parts.kernel)],
-    ...(parts.initrd === null ? [] : [["ramdisk", checkedPath(parts.initrd)] as const]),
+    ["kernel", checkedPath(kernel)],
+    ...(initrd === null ? [] : [["ramdisk", checkedPath(initrd)] as const]),
     ...(commandLine === "" ? [] : [["cmdline", commandLine] as const]),
   ];
 }

@@ -1,5 +1,12 @@
 import { expect } from "vitest";
-import type { Call, DomainSpec, HostConnection, ObservedPower } from "../../../src/hypervisors/hypervisor.ts";
+import type {
+  Call,
+  Capability,
+  DomainSpec,
+  Firmware,
+  HostConnection,
+  ObservedPower,
+} from "../../../src/hypervisors/hypervisor.ts";
 import type { Ability, Behaviour } from "./record.ts";
 import { expectRefusal, present, type Scene } from "./scene.ts";
 
@@ -135,7 +142,8 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   if (has("reset")) restart(scene, behaviour, reset);
   if (has("save")) saving(scene, behaviour);
   if (has("directKernel")) directKernel(scene, behaviour);
-  if (has("firmwareBios")) firmwareBios(scene, behaviour);
+  if (has("firmwareBios")) firmware(scene, behaviour, "firmwareBios", "bios");
+  if (has("firmwarePvgrub")) firmware(scene, behaviour, "firmwarePvgrub", "pvgrub");
 }
 
 function describeOutcome(outcome: Outcome): string {
@@ -285,8 +293,8 @@ function directKernel(scene: Scene, behaviour: Behaviour): void {
   });
 }
 
-function firmwareBios(scene: Scene, behaviour: Behaviour): void {
-  behaviour("firmwareBios", "a domain starts from its firmware, with a disk", async () => {
+function firmware(scene: Scene, behaviour: Behaviour, ability: Capability, name: Firmware): void {
+  behaviour(ability, "a domain starts from its firmware, with a disk", async () => {
     const { volumes } = scene.connection;
     const volume = scene.volume();
     await volumes?.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
@@ -294,7 +302,7 @@ function firmwareBios(scene: Scene, behaviour: Behaviour): void {
       volumes === undefined
         ? []
         : [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
-    const spec = await scene.start({ boot: { kind: "firmware", firmware: "bios" }, disks });
+    const spec = await scene.start({ boot: { kind: "firmware", firmware: name }, disks });
     expect(await scene.power(spec)).toBe("running");
   });
 }

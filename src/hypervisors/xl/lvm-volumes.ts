@@ -1,0 +1,170 @@
+import {
+  type Call,
+  HypervisorError,
+  type ObservedVolume,
+  type VolumeAbility,
+  type VolumeRef,
+  type VolumeSpec,
+} from "../hypervisor.ts";
+import { exactly } from "../upload-source.ts";
+import { commandFailed } from "./errors.ts";
+import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
+import { isGroupName, logicalVolumePath } from "./lvm-names.ts";
+import {
+  CUT_OFF,
+  createLogicalVolume,
+  deleteLogicalVolume,
+  FOREIGN_VOLUME,
+  growLogicalVolume,
+  listLogicalVolumes,
+  NO_GROUP,
+  NO_LOGICAL_VOLUME,
+  observeLogicalVolume,
+  uploadLogicalVolume,
+} from "./lvm-programs.ts";
+import { type LogicalVolume, parseLogicalVolumes } from "./parse-logical-volumes.ts";
+
+const CHANGE_LIMIT_SECONDS = 120;
+/** Zeros are written at the disks' speed, and an upload runs for as long as its source gives: this ends what hangs for good. */
+const WRITE_LIMIT_SECONDS = 24 * 60 * 60;
+
+/** Volumes as logical volumes of LVM, in any volume group of the host; the pool's name is the group's. */
+export function lvmVolumes(host: XlHost): VolumeAbility {
+  return new LvmVolumes(host);
+}
+
+class LvmVolumes implements VolumeAbility {
+  readonly #host: XlHost;
+
+  constructor(host: XlHost) {
+    this.#host = host;
+  }
+
+  async observeVolume(ref: VolumeRef, call: Call): Promise<ObservedVolume | null> {
+    const group = checkedGroup(ref.pool);
+    const result = await this.#host.read(observeLogicalVolume(group, ref.name), call);
+    refuseFailure(`observing volume '${ref.name}'`, group, result);
+    const found = parseLogicalVolumes(result.stdout).find(({ name }) => name === ref.name);
+    return found === undefined ? null : toObserved(group, found);
+  }
+
+  async createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume> {
+    if (spec.format !== "raw") {
+      throw new HypervisorError(
+        "invalid-spec",
+        `pool '${spec.pool}' is a volume group, whose volumes are raw: ${spec.format} is for pools of files`,
+      );
+    }
+    const found = await this.observeVolume(spec, call);
+    if (found !== null) return found;
+    const program = createLogicalVolume(spec.pool, spec.name, spec.capacityBytes);
+    await this.#change("creating", spec, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    const created = await this.observeVolume(spec, call);
+    if (created === null) throw noSuchVolume(spec);
+    return created;
+  }
+
+  /** In place: what an upload that was broken off has written stays until the next one. */
+  async uploadVolume(
+    ref: VolumeRef,
+    source: AsyncIterable<Uint8Array>,
+    sizeBytes: number,
+    call: Call,
+  ): Promise<void> {
+    const { capacityBytes } = await this.#require(ref, call);
+    if (sizeBytes > capacityBytes) {
+      throw new HypervisorError(
+        "invalid-spec",
+        `volume '${ref.name}' has ${capacityBytes} bytes: ${sizeBytes} do not fit`,
+      );
+    }
+    const input = exactly(source, sizeBytes, call.signal);
+    const program = uploadLogicalVolume(ref.pool, ref.name, sizeBytes);
+    try {
+      await this.#change("uploading", ref, program, call, { input, limitSeconds: WRITE_LIMIT_SECONDS });
+    } catch (error) {
+      if (!call.signal.aborted || error !== call.signal.reason) throw error;
+      throw new HypervisorError("aborted", `the upload of volume '${ref.name}' was given up`, {
+        cause: error,
+      });
+    }
+  }
+
+  async growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
+    const facts = await this.#require(ref, call);
+    if (facts.capacityBytes >= capacityBytes) return;
+    const program = growLogicalVolume(ref.pool, ref.name, capacityBytes);
+    await this.#change("growing", ref, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+  }
+
+  async deleteVolume(ref: VolumeRef, call: Call): Promise<void> {
+    await this.#change("deleting", ref, deleteLogicalVolume(checkedGroup(ref.pool), ref.name), call);
+  }
+
+  async listVolumes(pool: string, prefix: string, call: Call): Promise<readonly ObservedVolume[]> {
+    const group = checkedGroup(pool);
+    const result = await this.#host.read(listLogicalVolumes(group), call);
+    refuseFailure(`listing the volumes of volume group '${group}'`, group, result);
+    return parseLogicalVolumes(result.stdout)
+      .filter(({ name }) => name.startsWith(prefix))
+      .map((found) => toObserved(group, found));
+  }
+
+  async #require(ref: VolumeRef, call: Call): Promise<ObservedVolume> {
+    const found = await this.observeVolume(ref, call);
+    if (found === null) throw noSuchVolume(ref);
+    return found;
+  }
+
+  /** Changes of one volume wait for each other. */
+  async #change(
+    verb: string,
+    ref: VolumeRef,
+    program: ProgramArguments,
+    call: Call,
+    options: Omit<ChangeOptions, "lock"> = { limitSeconds: CHANGE_LIMIT_SECONDS },
+  ): Promise<void> {
+    const lock = logicalVolumePath(ref.pool, ref.name);
+    const result = await this.#host.change(program, call, { ...options, lock });
+    if (result.exitCode === NO_LOGICAL_VOLUME) throw noSuchVolume(ref);
+    refuseFailure(`${verb} volume '${ref.name}'`, ref.pool, result);
+  }
+}
+
+function checkedGroup(pool: string): string {
+  if (isGroupName(pool)) return pool;
+  throw noSuchGroup(pool);
+}
+
+function refuseFailure(action: string, group: string, result: ProgramResult): void {
+  switch (result.exitCode) {
+    case 0:
+      return;
+    case NO_GROUP:
+      throw noSuchGroup(group);
+    case FOREIGN_VOLUME:
+      throw new HypervisorError(
+        "foreign",
+        `${action} failed: volume group '${group}' has a logical volume of this name that Drover did not make`,
+      );
+    case CUT_OFF:
+      throw new HypervisorError("failed", `${action} failed: its content arrived cut off`);
+    default:
+      throw commandFailed(action, result);
+  }
+}
+
+function noSuchGroup(pool: string): HypervisorError {
+  return new HypervisorError(
+    "not-found",
+    `the host's URI names no pool '${pool.slice(0, 80)}', and the host has no volume group of this name`,
+  );
+}
+
+function toObserved(group: string, facts: LogicalVolume): ObservedVolume {
+  return { pool: group, path: logicalVolumePath(group, facts.name), ...facts };
+}
+
+function noSuchVolume({ pool, name }: VolumeRef): HypervisorError {
+  return new HypervisorError("not-found", `volume group '${pool}' has no volume '${name}'`);
+}
