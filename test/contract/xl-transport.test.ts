@@ -394,6 +394,7 @@ describe("a login over ssh", () => {
     await runner?.close();
     expect(lines("log")).toEqual(["first begins", "first ends", "next"]);
     expect(told.map(({ reason }) => reason)).toEqual(["unreachable"]);
+    expect(told[0]?.message.split("\n")).toHaveLength(1);
   });
 
   it("that is closed tells no loss, and refuses what comes later", async () => {
