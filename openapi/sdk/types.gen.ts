@@ -9,7 +9,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'events';
         description: string;
     }>;
     /**
@@ -164,7 +164,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -217,10 +217,10 @@ export type EventSubject = {
 };
 
 /**
- * Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the network. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has `/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv or pvh, else `bios`.
+ * Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the network. `uefi`: the same on KVM, by UEFI without secure boot; its variables are kept on the host as long as the VM. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has `/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv or pvh, else `bios`.
  */
 export type FirmwareBoot = {
-    firmware: 'bios' | 'pvgrub';
+    firmware: 'bios' | 'uefi' | 'pvgrub';
 };
 
 export type ForgetHostBody = {
@@ -418,7 +418,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwarePvgrub' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'events'>;
         }>;
     } | null;
     /**

@@ -26,12 +26,14 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   volumes: "create, fill, grow, list and delete volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
+  firmwareUefi: "boot from a disk by UEFI",
   firmwarePvgrub: "boot from a disk by GRUB for Xen, inside the guest",
   events: "the host tells of changes by itself",
 };
 
 const BY_FIRMWARE: Readonly<Record<Firmware, Capability>> = {
   bios: "firmwareBios",
+  uefi: "firmwareUefi",
   pvgrub: "firmwarePvgrub",
 };
 

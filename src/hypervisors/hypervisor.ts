@@ -19,7 +19,7 @@ export type GuestType = (typeof GUEST_TYPES)[number];
  * What finds a guest's kernel where none is given: a BIOS, or GRUB for Xen (pvgrub), which runs inside a pv or pvh guest
  * in the BIOS's place.
  */
-export const FIRMWARES = ["bios", "pvgrub"] as const;
+export const FIRMWARES = ["bios", "uefi", "pvgrub"] as const;
 export type Firmware = (typeof FIRMWARES)[number];
 export type DriverName = "libvirt" | "xl" | "sim";
 export type Accelerator = "auto" | "kvm" | "tcg";
@@ -43,6 +43,7 @@ export const CAPABILITIES = [
   "volumes",
   "directKernel",
   "firmwareBios",
+  "firmwareUefi",
   "firmwarePvgrub",
   "events",
 ] as const;

@@ -29,7 +29,7 @@ const FirmwareBoot = z.strictObject({ firmware: z.enum(FIRMWARES) }).meta({
   id: "FirmwareBoot",
   description:
     "Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the " +
-    "network. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has " +
+    "network. `uefi`: the same on KVM, by UEFI without secure boot; its variables are kept on the host as long as the VM. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has " +
     "`/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv " +
     "or pvh, else `bios`.",
 });
@@ -113,6 +113,10 @@ function bootOf({ guestType, boot }: AskedBoot): Boot {
   return boot ?? { firmware: guestType === "pv" || guestType === "pvh" ? "pvgrub" : "bios" };
 }
 
+function hasFirmware(spec: AskedBoot): boolean {
+  return "firmware" in bootOf(spec);
+}
+
 function boots(spec: AskedBoot, firmware: Firmware): boolean {
   const boot = bootOf(spec);
   return "firmware" in boot && boot.firmware === firmware;
@@ -128,7 +132,7 @@ const NewVmSpec = z
     nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
     cloudInit: NewCloudInit.optional(),
   })
-  .refine((spec) => !boots(spec, "bios") || spec.disks.length + spec.nics.length > 0, {
+  .refine((spec) => boots(spec, "pvgrub") || !hasFirmware(spec) || spec.disks.length + spec.nics.length > 0, {
     path: ["disks"],
     message: "a VM that boots by firmware needs a disk, or a NIC to boot from the network",
   })

@@ -35,6 +35,7 @@ describeDriverContract({
     "volumes",
     "directKernel",
     "firmwareBios",
+    "firmwareUefi",
     "events",
   ],
   setUp: () => qemuWorld(host),

@@ -76,18 +76,22 @@ function mark(spec: DomainSpec): XmlNode {
   });
 }
 
+/** Guests need not be signed. */
+const UNSIGNED = xmlNode("firmware", {}, [xmlNode("feature", { enabled: "no", name: "secure-boot" })]);
+
 function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): XmlNode {
   const machine = platform.machine === null ? {} : { machine: platform.machine };
   const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
   if (spec.boot.kind === "firmware") {
-    if (spec.boot.firmware !== "bios") {
-      throw new HypervisorError(
-        "invalid-spec",
-        `a guest of QEMU has no ${spec.boot.firmware}: give it a BIOS`,
-      );
+    const { firmware } = spec.boot;
+    if (firmware === "pvgrub") {
+      throw new HypervisorError("invalid-spec", "a guest of QEMU has no pvgrub: give it a BIOS, or UEFI");
     }
     const dev = spec.disks.some(isDisk) ? "hd" : "network";
-    return xmlNode("os", {}, [type, xmlNode("boot", { dev })]);
+    const boot = xmlNode("boot", { dev });
+    return firmware === "uefi"
+      ? xmlNode("os", { firmware: "efi" }, [type, UNSIGNED, boot])
+      : xmlNode("os", {}, [type, boot]);
   }
   if (paths.kernel === null) throw missingPath("kernel");
   const { commandLine } = spec.boot;

@@ -19,6 +19,7 @@ const EMULATED_MODELS = ["Westmere", "Nehalem", "qemu64"] as const;
 
 export interface Platform extends GuestPlatform {
   readonly capabilities: Capabilities;
+  readonly hasUefi: boolean;
 }
 
 /**
@@ -36,12 +37,13 @@ export async function readPlatform(
   if (driverType === "TEST") {
     const architecture = capabilities.guests.find(({ osType }) => osType === "hvm")?.architecture;
     if (architecture === undefined) throw noGuests("hvm");
-    return { capabilities, domainType: "test", architecture, machine: null, cpu: null };
+    return { capabilities, domainType: "test", architecture, machine: null, cpu: null, hasUefi: false };
   }
   const domainType = await chooseDomainType(calls, capabilities, accelerator, call);
   const ability = await readDomainCapabilities(calls, domainType, call);
   const cpu = domainType === "kvm" ? hostCpu(ability) : emulatedCpu(ability);
-  return { capabilities, domainType, architecture: ARCHITECTURE, machine: MACHINE, cpu };
+  const { hasUefi } = ability;
+  return { capabilities, domainType, architecture: ARCHITECTURE, machine: MACHINE, cpu, hasUefi };
 }
 
 async function chooseDomainType(

@@ -28,14 +28,15 @@ const KVM_HVM: readonly Capability[] = [
   "volumes",
   "directKernel",
   "firmwareBios",
+  "firmwareUefi",
   "events",
 ];
 // A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a BIOS.
 const XEN_PARAVIRTUAL: readonly Capability[] = [
-  ...KVM_HVM.filter((ability) => !["reset", "events", "firmwareBios"].includes(ability)),
+  ...KVM_HVM.filter((ability) => !["reset", "events", "firmwareBios", "firmwareUefi"].includes(ability)),
   "firmwarePvgrub",
 ];
-const XEN_HVM = KVM_HVM.filter((ability) => ability !== "events");
+const XEN_HVM = KVM_HVM.filter((ability) => !["events", "firmwareUefi"].includes(ability));
 
 const DECLARED: Readonly<Record<Hypervisor, Partial<Record<GuestType, readonly Capability[]>>>> = {
   kvm: { hvm: KVM_HVM },

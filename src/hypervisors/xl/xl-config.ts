@@ -96,6 +96,8 @@ function boot(spec: DomainSpec, parts: ResolvedParts): readonly (readonly [strin
       if (guestType !== "hvm")
         throw refused(`a ${guestType} guest has no BIOS: boot it by pvgrub or a kernel`);
       return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
+    case "uefi":
+      throw refused("guests on Xen have no UEFI here: boot them by a BIOS, by pvgrub or a kernel");
     case "pvgrub":
       if (guestType === "hvm") throw refused("an hvm guest has a BIOS, and does not boot by pvgrub");
       return kernelBoot("", parts);

@@ -143,6 +143,8 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   if (has("save")) saving(scene, behaviour);
   if (has("directKernel")) directKernel(scene, behaviour);
   if (has("firmwareBios")) firmware(scene, behaviour, "firmwareBios", "bios");
+  if (has("firmwareUefi")) firmware(scene, behaviour, "firmwareUefi", "uefi");
+  if (has("firmwareUefi")) redefinedUefi(scene, behaviour);
   if (has("firmwarePvgrub")) firmware(scene, behaviour, "firmwarePvgrub", "pvgrub");
 }
 
@@ -304,5 +306,27 @@ function firmware(scene: Scene, behaviour: Behaviour, ability: Capability, name:
         : [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
     const spec = await scene.start({ boot: { kind: "firmware", firmware: name }, disks });
     expect(await scene.power(spec)).toBe("running");
+  });
+}
+
+function redefinedUefi(scene: Scene, behaviour: Behaviour): void {
+  behaviour("firmwareUefi", "UEFI comes up, and again in a domain that was defined anew", async () => {
+    const { bootMarker } = scene.world;
+    const volume = scene.volume();
+    const volumes = present(scene.connection.volumes);
+    await volumes.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
+    const disks = [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
+    const spec = await scene.define({ boot: { kind: "firmware", firmware: "uefi" }, disks });
+    let written = 0;
+    for (const cpuCount of [1, 2]) {
+      await scene.connection.defineDomain({ ...spec, cpuCount }, scene.call());
+      await scene.connection.startDomain(spec.uuid, scene.call());
+      expect(await scene.observe(spec)).toMatchObject({ power: "running", cpuCount });
+      // An empty disk is nothing to boot, and the firmware says so on the serial console.
+      const before = written;
+      const speaks = async () => (written = (await scene.readLog(spec)).length) > before;
+      if (bootMarker !== null) await scene.eventually("the firmware's words", speaks);
+      await scene.connection.forceOffDomain(spec.uuid, scene.call());
+    }
   });
 }

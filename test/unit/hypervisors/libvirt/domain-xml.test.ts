@@ -97,6 +97,15 @@ describe("a domain's XML", () => {
     ]);
   });
 
+  it("boots by UEFI that libvirt finds, and not by what only Xen has", () => {
+    const os = child(write({ boot: { kind: "firmware", firmware: "uefi" } }), "os");
+    expect(attribute(os, "firmware")).toBe("efi");
+    expect(attribute(child(os, "firmware", "feature"), "enabled")).toBe("no");
+    expect(attribute(child(os, "boot"), "dev")).toBe("hd");
+    expect(attribute(child(write(), "os"), "firmware")).toBeUndefined();
+    expect(() => write({ boot: { kind: "firmware", firmware: "pvgrub" } })).toThrow("no pvgrub");
+  });
+
   it("has disks by path, stopping the guest on errors, with a serial that stays the same", () => {
     const disks = devices(write(), "disk");
     expect(disks.map((disk) => attribute(child(disk, "source"), "file"))).toEqual(["/pool/a", undefined]);
