@@ -7,6 +7,7 @@ import type { EventFeed } from "./events/event-feed.ts";
 import { registerEventRoutes } from "./events/event-routes.ts";
 import { type CapabilityRouteDeps, registerCapabilityRoutes } from "./hosts/capability-routes.ts";
 import { type HostRouteDeps, registerHostRoutes } from "./hosts/host-routes.ts";
+import { registerPoolRoutes } from "./hosts/pool-routes.ts";
 import { createApi } from "./http/api.ts";
 import type { OperationAnswers } from "./http/change.ts";
 import { serveDocsPage } from "./http/docs-page.ts";
@@ -22,6 +23,7 @@ import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
+import { registerVolumeRoutes, type VolumeRouteDeps } from "./volumes/volume-routes.ts";
 
 /** What the API needs of the process; made in main.ts. */
 export interface AppDeps {
@@ -36,6 +38,7 @@ export interface AppDeps {
   readonly capabilities: CapabilityRouteDeps;
   readonly hosts: HostRouteDeps;
   readonly images: ImageRouteDeps;
+  readonly volumes: VolumeRouteDeps;
   readonly vms: VmRouteDeps;
   readonly consoles: Omit<ConsoleRouteDeps, "db" | "tokenWorks" | "wake">;
   /** PEM texts; null: plain HTTP. */
@@ -58,9 +61,11 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerServiceRoutes(api, deps);
   registerTokenRoutes(api, { db: database, clock });
   registerHostRoutes(api, deps.hosts);
+  registerPoolRoutes(api, { db: database });
   registerCapabilityRoutes(api, deps.capabilities);
   registerImageRoutes(api, deps.images);
   registerSshKeyRoutes(api, { db: database });
+  registerVolumeRoutes(api, deps.volumes);
   registerVmRoutes(api, deps.vms);
   const wake = (): void => {
     operations.wake();

@@ -24,6 +24,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     hosts: {} as AppDeps["hosts"],
     capabilities: {} as AppDeps["capabilities"],
     images: {} as AppDeps["images"],
+    volumes: {} as AppDeps["volumes"],
     vms: {} as AppDeps["vms"],
     consoles: {} as AppDeps["consoles"],
     tls: null,

@@ -278,8 +278,9 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hosts: { ...hosts, db },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
+    volumes: { db },
     vms: {
-      ...{ db, kinds, declared, secretBox: hosts.secretBox },
+      ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },
       consoleLog: createConsoleLogReader(reader.read),
     },
     consoles: { read: reader.read, stream: reader.stream, publicUrl: config.publicUrl },

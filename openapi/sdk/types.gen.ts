@@ -167,6 +167,11 @@ export type DeclaredGuestType = {
     capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'events'>;
 };
 
+/**
+ * What becomes of the volume when its VM is deleted or lets go of it.
+ */
+export type DeletePolicy = 'delete' | 'retain';
+
 export type ErrorBody = {
     code: ErrorCode;
     message: string;
@@ -338,6 +343,10 @@ export type HostPool = {
     type: string;
     path: string | null;
     capacityBytes: number;
+    /**
+     * What is taken, by whomever.
+     */
+    allocationBytes: number;
     availableBytes: number;
     observedAt: string;
 };
@@ -764,8 +773,43 @@ export type PatchVmBody = {
     spec?: VmSpecPatch;
 };
 
+export type PatchVolumeBody = {
+    labels?: LabelsPatch;
+    deletePolicy?: DeletePolicy;
+};
+
 export type PauseVmBody = {
     [key: string]: never;
+};
+
+/**
+ * A storage pool of a host, as the host's last inventory showed it.
+ */
+export type Pool = {
+    host: {
+        id: string;
+        name: string;
+    };
+    name: string;
+    uuid: string | null;
+    active: boolean;
+    type: string;
+    path: string | null;
+    capacityBytes: number;
+    /**
+     * What is taken, by whomever.
+     */
+    allocationBytes: number;
+    availableBytes: number;
+    observedAt: string;
+};
+
+export type PoolPage = {
+    items: Array<Pool>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
 };
 
 /**
@@ -984,6 +1028,10 @@ export type VmDisk = {
      * Without: as large as the image.
      */
     sizeGib?: number;
+    /**
+     * `delete` without: the disk's volume goes with the VM. `retain` keeps it.
+     */
+    deletePolicy?: DeletePolicy;
 };
 
 export type VmNic = {
@@ -1091,6 +1139,95 @@ export type VmStatus = {
      * Its unfinished operations, oldest first.
      */
     operations: Array<string>;
+};
+
+/**
+ * A disk, or a file that a VM boots with, on a host.
+ */
+export type Volume = {
+    id: string;
+    /**
+     * Null: it was made with its VM, and has its id only.
+     */
+    name: string | null;
+    project: string;
+    labels: Labels;
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    deletePolicy: DeletePolicy;
+    source: VolumeSource;
+    /**
+     * `failed`: there is nothing on the host; delete it.
+     */
+    state: 'creating' | 'ready' | 'failed' | 'deleting';
+    /**
+     * Why it failed.
+     */
+    error: ErrorBody | null;
+    host: string;
+    pool: string;
+    /**
+     * How the host calls it.
+     */
+    nameInPool: string;
+    format: 'raw' | 'qcow2';
+    /**
+     * The size of the disk that a guest sees.
+     */
+    capacityBytes: number;
+    /**
+     * What it takes of its pool, as last seen; null until it was looked at.
+     */
+    allocationBytes: number | null;
+    /**
+     * When its sizes were last seen.
+     */
+    observedAt: string | null;
+    /**
+     * The VM that it is attached to.
+     */
+    vm: {
+        id: string;
+        name: string;
+    } | null;
+    /**
+     * What it is for its VM; null while it is attached to none.
+     */
+    role: 'disk' | 'kernel' | 'initrd' | 'seed' | null;
+    /**
+     * The name of the VM's disk that it is.
+     */
+    disk: string | null;
+    /**
+     * Since when it is known that the host has it and nothing owns it. It is deleted after the grace time, unless it is changed or attached before.
+     */
+    orphanSince: string | null;
+    /**
+     * Its unfinished operations, oldest first.
+     */
+    operations: Array<string>;
+};
+
+export type VolumePage = {
+    items: Array<Volume>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+/**
+ * What it was filled from; that may be gone by now.
+ */
+export type VolumeSource = {
+    kind: 'empty';
+} | {
+    kind: 'image';
+    image: string;
+} | {
+    kind: 'volume';
+    volume: string;
 };
 
 export type GetHealthData = {
@@ -3003,6 +3140,70 @@ export type RetryOperationResponses = {
 };
 
 export type RetryOperationResponse = RetryOperationResponses[keyof RetryOperationResponses];
+
+export type ListPoolsData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Id or name of the host.
+         */
+        host?: string;
+        name?: string;
+        /**
+         * Such as `dir` or `logical`.
+         */
+        type?: string;
+        active?: boolean;
+    };
+    url: '/v1/pools';
+};
+
+export type ListPoolsErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListPoolsError = ListPoolsErrors[keyof ListPoolsErrors];
+
+export type ListPoolsResponses = {
+    /**
+     * OK
+     */
+    200: PoolPage;
+};
+
+export type ListPoolsResponse = ListPoolsResponses[keyof ListPoolsResponses];
 
 export type ListSshKeysData = {
     body?: never;
@@ -4928,3 +5129,234 @@ export type StopVmResponses = {
 };
 
 export type StopVmResponse = StopVmResponses[keyof StopVmResponses];
+
+export type ListVolumesData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Id or name of the host that they are on.
+         */
+        host?: string;
+        pool?: string;
+        /**
+         * Id or name of the VM that they are attached to.
+         */
+        vm?: string;
+        /**
+         * Whether they are attached to a VM.
+         */
+        attached?: boolean;
+        /**
+         * `true`: what nothing owns.
+         */
+        orphan?: boolean;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+        /**
+         * A field; with `-` before it in descending order. Without it `createdAt`.
+         */
+        orderBy?: 'createdAt' | '-createdAt';
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/volumes';
+};
+
+export type ListVolumesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListVolumesError = ListVolumesErrors[keyof ListVolumesErrors];
+
+export type ListVolumesResponses = {
+    /**
+     * OK
+     */
+    200: VolumePage;
+};
+
+export type ListVolumesResponse = ListVolumesResponses[keyof ListVolumesResponses];
+
+export type GetVolumeData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/volumes/{volume}';
+};
+
+export type GetVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetVolumeError = GetVolumeErrors[keyof GetVolumeErrors];
+
+export type GetVolumeResponses = {
+    /**
+     * OK
+     */
+    200: Volume;
+};
+
+export type GetVolumeResponse = GetVolumeResponses[keyof GetVolumeResponses];
+
+export type UpdateVolumeData = {
+    body?: PatchVolumeBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/volumes/{volume}';
+};
+
+export type UpdateVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UpdateVolumeError = UpdateVolumeErrors[keyof UpdateVolumeErrors];
+
+export type UpdateVolumeResponses = {
+    /**
+     * OK
+     */
+    200: Volume;
+};
+
+export type UpdateVolumeResponse = UpdateVolumeResponses[keyof UpdateVolumeResponses];

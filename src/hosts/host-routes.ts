@@ -170,6 +170,7 @@ function registerContents(api: Api, { db }: HostRouteDeps): void {
         ({ name, uuid, active, type, path, capacityBytes, availableBytes, observedAt }) => ({
           ...{ name, uuid, active, type, path },
           ...{ capacityBytes: Number(capacityBytes), availableBytes: Number(availableBytes) },
+          allocationBytes: Math.max(0, Number(capacityBytes - availableBytes)),
           observedAt: timestamp(latest(observedAt, host.inventoryAt)),
         }),
       );

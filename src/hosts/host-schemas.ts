@@ -199,6 +199,7 @@ export const HostPoolSchema = z
     type: z.string(),
     path: z.string().nullable(),
     capacityBytes: z.int(),
+    allocationBytes: z.int().meta({ description: "What is taken, by whomever." }),
     availableBytes: z.int(),
     observedAt: Timestamp,
   })

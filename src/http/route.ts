@@ -53,6 +53,7 @@ export const TAGS = [
   "VMs",
   "Hosts",
   "Images",
+  "Volumes",
   "SSH keys",
   "Operations",
   "Events",

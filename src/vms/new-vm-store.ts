@@ -68,10 +68,12 @@ export async function insertVm(
 
 function insertVolumes(volumes: readonly NewVolume[]): Prisma.Sql {
   return Prisma.sql`l AS (
-    INSERT INTO volume (id, project_id, vm_id, host_id, pool, name, role, position, format, capacity_bytes)
-    SELECT n.id, v.project_id, v.id, v.host_id, v.pool, n.name, n.role, n.position, n.format, n."capacityBytes"
+    INSERT INTO volume (id, project_id, vm_id, host_id, pool, name, role, position, format, capacity_bytes, delete_policy)
+    SELECT n.id, v.project_id, v.id, v.host_id, v.pool, n.name, n.role, n.position, n.format, n."capacityBytes",
+      n."deletePolicy"
     FROM v, jsonb_to_recordset(${JSON.stringify(volumes)}::jsonb)
-      AS n(id uuid, name text, role text, position int, format text, "capacityBytes" bigint))`;
+      AS n(id uuid, name text, role text, position int, format text, "capacityBytes" bigint,
+           "deletePolicy" text))`;
 }
 
 function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {

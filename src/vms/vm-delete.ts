@@ -1,6 +1,7 @@
 import { appendEvent } from "../events/event-store.ts";
 import type { OperationKind } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
+import { doomVolumes, knownNames } from "../volumes/volume-store.ts";
 import { keepOutcome } from "./vm-action.ts";
 import { volumePrefixOf } from "./vm-record.ts";
 import { cutPower, gone, hostOf, VmInput, vmHost } from "./vm-steps.ts";
@@ -44,7 +45,8 @@ export const vmDeleteKind: OperationKind<VmInput> = {
         const host = hostOf(context);
         const found = await context.read((db) => getVmWithParts(db, vmId));
         if (found === null) throw gone(vmId);
-        const { vm, volumes } = found;
+        const { vm, installationId } = found;
+        const volumes = await context.transaction((tx) => doomVolumes(tx, vmId));
         if (vm.pool !== null && vm.domainName !== null) {
           await host.consoleLog?.deleteConsoleLog(
             { uuid: vmId, name: vm.domainName, pool: vm.pool },
@@ -53,10 +55,21 @@ export const vmDeleteKind: OperationKind<VmInput> = {
         }
         if (host.volumes === undefined) return undefined;
         for (const volume of volumes) await host.volumes.deleteVolume(volume, context.call);
-        // What carries the VM's id and has no row would be nobody's for ever.
-        for (const pool of new Set(volumes.map((volume) => volume.pool))) {
-          const left = await host.volumes.listVolumes(pool, volumePrefixOf(vmId), context.call);
-          for (const volume of left) await host.volumes.deleteVolume(volume, context.call);
+        // What carries the VM's id and has no row would be nobody's. What it let go of before has one, here or elsewhere.
+        for (const pool of new Set(found.volumes.map((volume) => volume.pool))) {
+          const left = await host.volumes.listVolumes(
+            pool,
+            volumePrefixOf(installationId, vmId),
+            context.call,
+          );
+          const known = await context.read((db) =>
+            knownNames(
+              db,
+              left.map(({ name }) => name),
+            ),
+          );
+          for (const volume of left)
+            if (!known.has(volume.name)) await host.volumes.deleteVolume(volume, context.call);
         }
         return undefined;
       },

@@ -5,6 +5,7 @@ import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId, ProjectId } from "../lib/ids.ts";
 import { GIB } from "../lib/units.ts";
+import type { DeletePolicy } from "../volumes/volume-record.ts";
 import type { NewVm } from "./vm-schemas.ts";
 
 /** A volume that a new VM will have, before it has a place. */
@@ -14,6 +15,7 @@ export interface PlannedVolume {
   readonly format: VolumeFormat;
   readonly capacityBytes: number;
   readonly imageId: ImageId | null;
+  readonly deletePolicy: DeletePolicy;
 }
 
 /**
@@ -35,8 +37,9 @@ export async function planVolumes(
     const pointer = `/spec/disks/${index}`;
     const role = `disk:${disk.name}`;
     const askedBytes = disk.sizeGib === undefined ? null : disk.sizeGib * GIB;
+    const { deletePolicy = "delete" } = disk;
     if (disk.image === undefined) {
-      volumes.push({ role, format: "qcow2", capacityBytes: askedBytes ?? GIB, imageId: null });
+      volumes.push({ role, format: "qcow2", capacityBytes: askedBytes ?? GIB, imageId: null, deletePolicy });
       continue;
     }
     const image = await imageOf(tx, projectId, disk.image, "disk", `${pointer}/image`);
@@ -50,6 +53,7 @@ export async function planVolumes(
       format: image.format ?? "raw",
       capacityBytes: askedBytes ?? needed,
       imageId: image.id,
+      deletePolicy,
     });
   }
   return volumes;
@@ -62,7 +66,8 @@ async function bootFile(
   name: string,
 ): Promise<PlannedVolume> {
   const image = await imageOf(tx, projectId, name, role, `/spec/boot/${role}`);
-  return { role, format: "raw", capacityBytes: image.content?.sizeBytes ?? 0, imageId: image.id };
+  const capacityBytes = image.content?.sizeBytes ?? 0;
+  return { role, format: "raw", capacityBytes, imageId: image.id, deletePolicy: "delete" };
 }
 
 async function imageOf(

@@ -1,5 +1,7 @@
 import type { Firmware, GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
-import type { HostId, ImageId, ProjectId, VmId } from "../lib/ids.ts";
+import type { HostId, ImageId, InstallationId, ProjectId, VmId } from "../lib/ids.ts";
+import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
+import type { DeletePolicy } from "../volumes/volume-record.ts";
 
 /** What was asked for, and nothing more. Names of images and hosts stand as the client gave them. */
 export interface VmSpec {
@@ -27,6 +29,9 @@ export interface VmDiskSpec {
   readonly image?: string;
   /** Without: the image's own virtual size. */
   readonly sizeGib?: number;
+  /** Id or name of the volume that was attached as it. */
+  readonly volume?: string;
+  readonly deletePolicy?: DeletePolicy;
 }
 
 export interface VmNicSpec {
@@ -142,12 +147,17 @@ export function isDiskRole(role: string): boolean {
 }
 
 /** Name of a volume of a VM in its pool: holds the VM's whole id, so that a repeated step finds its own. */
-export function volumeNameOf(vmId: VmId, role: string, format: string): string {
+export function volumeNameOf(
+  installationId: InstallationId,
+  vmId: VmId,
+  role: string,
+  format: string,
+): string {
   const suffix = isDiskRole(role) ? format : role === SEED_ROLE ? "iso" : "boot";
-  return `drover-${vmId}-${role.replace(":", "-")}.${suffix}`;
+  return volumeName(installationId, vmId, role.replace(":", "-"), suffix);
 }
 
-/** What all volumes of a VM have in common. */
-export function volumePrefixOf(vmId: VmId): string {
-  return `drover-${vmId}-`;
+/** What all volumes that were made for a VM have in common. */
+export function volumePrefixOf(installationId: InstallationId, vmId: VmId): string {
+  return volumePrefix(installationId, vmId);
 }

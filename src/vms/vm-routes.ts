@@ -6,7 +6,7 @@ import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } fro
 import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
 import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
-import type { ProjectId } from "../lib/ids.ts";
+import type { InstallationId, ProjectId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -30,6 +30,7 @@ export interface VmRouteDeps {
   /** What the drivers declare. */
   readonly declared: readonly DeclaredGuestType[];
   readonly secretBox: SecretBox;
+  readonly installationId: InstallationId;
 }
 
 const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { Labels, LabelsPatch } from "../http/labels.ts";
 import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
 import { FIRMWARES, type Firmware, type GuestType } from "../hypervisors/hypervisor.ts";
+import { DeletePolicyName } from "../volumes/volume-schemas.ts";
 import { CloudInitSchema, NewCloudInit } from "./cloud-init/cloud-init-schemas.ts";
 import { ACTIONS } from "./vm-state.ts";
 
@@ -53,6 +54,9 @@ const Disk = z
       .max(MAX_DISK_GIB)
       .optional()
       .meta({ description: "Without: as large as the image." }),
+    deletePolicy: DeletePolicyName.optional().meta({
+      description: "`delete` without: the disk's volume goes with the VM. `retain` keeps it.",
+    }),
   })
   .refine((disk) => disk.image !== undefined || disk.sizeGib !== undefined, {
     path: ["sizeGib"],

@@ -6,7 +6,15 @@ import { findHost } from "../hosts/host-store.ts";
 import { bootCapability, type DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
+import {
+  asId,
+  type HostId,
+  type InstallationId,
+  newId,
+  type OperationId,
+  type VmId,
+  type VolumeId,
+} from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -26,6 +34,8 @@ export interface CreateVmDeps {
   readonly kinds: KindRegistry;
   /** Seals what cloud-init is told. */
   readonly secretBox: SecretBox;
+  /** Stands in the names of volumes. */
+  readonly installationId: InstallationId;
 }
 
 /** What a create needs of its process. */
@@ -42,7 +52,7 @@ export interface Creating {
  */
 export async function createVm(
   tx: Tx,
-  { kinds, secretBox }: CreateVmDeps,
+  { kinds, secretBox, installationId }: CreateVmDeps,
   request: VmRequest,
   asked: CreateVmBody,
   { declared, snapshots = createPlacementSnapshots() }: Creating,
@@ -77,7 +87,7 @@ export async function createVm(
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
   await sentTogether(
-    writeVm(tx, request, { id, operationId }, body, { volumes, seed }, placed, memoryMib),
+    writeVm(tx, request, { id, operationId }, body, { volumes, seed, installationId }, placed, memoryMib),
     enqueue(
       tx,
       { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
@@ -89,7 +99,8 @@ export async function createVm(
 
 function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {
   if (seed === null) return [];
-  return [{ role: SEED_ROLE, format: "raw", capacityBytes: seed.sizeBytes, imageId: null }];
+  const capacityBytes = seed.sizeBytes;
+  return [{ role: SEED_ROLE, format: "raw", capacityBytes, imageId: null, deletePolicy: "delete" }];
 }
 
 /** What is queued for a new VM. */
@@ -130,7 +141,15 @@ async function writeVm(
   { projectId }: VmRequest,
   { id, operationId }: Queued<VmId>,
   body: NewVm,
-  { volumes, seed }: { readonly volumes: readonly PlannedVolume[]; readonly seed: PlannedSeed | null },
+  {
+    volumes,
+    seed,
+    installationId,
+  }: {
+    readonly volumes: readonly PlannedVolume[];
+    readonly seed: PlannedSeed | null;
+    readonly installationId: InstallationId;
+  },
   placed: Placed,
   memoryMib: number,
 ): Promise<void> {
@@ -143,14 +162,15 @@ async function writeVm(
     vm: { ...vm, domainName: domainNameOf({ id, name }) },
     ...{ hostName: placed.hostName, operationId },
     reservation: { cpuCount: body.spec.cpu.count, memoryMib },
-    volumes: volumes.map(({ role, format, capacityBytes }, position) => {
+    volumes: volumes.map(({ role, format, capacityBytes, deletePolicy }, position) => {
       return {
         id: newId<VolumeId>(),
-        name: volumeNameOf(id, role, format),
+        name: volumeNameOf(installationId, id, role, format),
         role,
         position,
         format,
         capacityBytes,
+        deletePolicy,
       };
     }),
     images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),

@@ -13,7 +13,7 @@ import {
   type ProjectId,
   type VmId,
 } from "../lib/ids.ts";
-import type { VolumeRecord } from "../volumes/volume-store.ts";
+import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
 import type {
   Condition,
   VmImageUse,
@@ -314,8 +314,9 @@ export async function setConditions(tx: Tx, id: VmId, conditions: readonly Condi
     UPDATE vm SET conditions = ${JSON.stringify(conditions)}::jsonb, updated_at = clock_timestamp() WHERE id = ${id}::uuid`;
 }
 
-/** The VM is gone from its host: removes it with everything that hung on it. */
+/** The VM is gone from its host: removes it with everything that hung on it. Volumes that are to be retained stay. */
 export async function deleteVmRows(tx: Tx, id: VmId): Promise<void> {
+  await releaseRetained(tx, id);
   await tx.$executeRaw`DELETE FROM volume WHERE vm_id = ${id}::uuid`;
   await tx.$executeRaw`DELETE FROM vm WHERE id = ${id}::uuid`;
 }

@@ -1,28 +1,211 @@
-import type { Sql } from "../db/transaction.ts";
+import { Prisma } from "../db/generated/client.ts";
+import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
+import type { Sql, Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
-import type { HostId, VmId, VolumeId } from "../lib/ids.ts";
+import type { ErrorBody } from "../lib/errors.ts";
+import { asId, type HostId, isUuid, type ProjectId, type VmId, type VolumeId } from "../lib/ids.ts";
+import {
+  type DeletePolicy,
+  FREE_ROLE,
+  type VolumeDetails,
+  type VolumeRecord,
+  type VolumeSource,
+  type VolumeState,
+} from "./volume-record.ts";
 
-/** A volume on a host. Its row is there before the volume is made, and goes after the volume is gone. */
-export interface VolumeRecord {
-  readonly id: VolumeId;
-  readonly hostId: HostId;
-  readonly pool: string;
-  readonly name: string;
-  /** `disk:<name>`, `kernel`, `initrd`, `seed`. */
-  readonly role: string;
-  readonly format: VolumeFormat;
-  readonly capacityBytes: number;
-}
+export type { VolumeRecord } from "./volume-record.ts";
 
 /** A volume that is written with its VM, on the VM's host and in its pool. */
 export interface NewVolume extends Omit<VolumeRecord, "hostId" | "pool"> {
   readonly position: number;
+  readonly deletePolicy: DeletePolicy;
 }
+
+// A capacity is exact in a double up to 8 PiB.
+const RECORD = Prisma.sql`id, host_id AS "hostId", pool, name, role, format, capacity_bytes::float8 AS "capacityBytes"`;
 
 /** The volumes of a VM, boot files and disks, in the order in which the guest sees them. */
 export async function volumesOf(db: Sql, vmId: VmId): Promise<VolumeRecord[]> {
-  // A capacity is exact in a double up to 8 PiB.
   return await db.$queryRaw<VolumeRecord[]>`
-    SELECT id, host_id AS "hostId", pool, name, role, format, capacity_bytes::float8 AS "capacityBytes"
-    FROM volume WHERE vm_id = ${vmId}::uuid ORDER BY position, name`;
+    SELECT ${RECORD} FROM volume WHERE vm_id = ${vmId}::uuid ORDER BY position, name`;
+}
+
+/** A row of the list query; the columns are written by this program only. */
+interface VolumeRow {
+  id: string;
+  project_id: string;
+  own_name: string | null;
+  labels: Record<string, string>;
+  generation: number;
+  host_id: string;
+  host_name: string;
+  pool: string;
+  name: string;
+  vm: { id: VmId; name: string; phase: string } | null;
+  role: string;
+  position: number;
+  format: VolumeFormat;
+  capacity_bytes: number;
+  allocation_bytes: number | null;
+  observed_at: Date | null;
+  state: VolumeState;
+  error: ErrorBody | null;
+  delete_policy: DeletePolicy;
+  source: VolumeSource;
+  orphan_since: Date | null;
+  created_at: Date;
+  updated_at: Date;
+}
+
+// What a VM's own volume was filled from stands with the VM, for as long as it is the VM's.
+const SELECT = Prisma.sql`
+  SELECT l.id, l.project_id, l.own_name, l.labels, l.generation, l.host_id, h.name AS host_name, l.pool, l.name,
+    CASE WHEN v.id IS NULL THEN NULL ELSE jsonb_build_object('id', v.id, 'name', v.name, 'phase', v.phase) END AS vm,
+    l.role, l.position, l.format, l.capacity_bytes::float8 AS capacity_bytes,
+    l.allocation_bytes::float8 AS allocation_bytes, l.observed_at, l.state, l.error, l.delete_policy,
+    coalesce((SELECT jsonb_build_object('kind', 'image', 'image', u.image_id) FROM vm_image u
+              WHERE u.vm_id = l.vm_id AND u.role = l.role), l.source) AS source,
+    l.orphan_since, l.created_at, l.updated_at
+  FROM volume l JOIN host h ON h.id = l.host_id LEFT JOIN vm v ON v.id = l.vm_id`;
+
+function detailsOf(row: VolumeRow): VolumeDetails {
+  return {
+    id: asId<VolumeId>(row.id),
+    projectId: asId<ProjectId>(row.project_id),
+    ownName: row.own_name,
+    labels: row.labels,
+    generation: row.generation,
+    hostId: asId<HostId>(row.host_id),
+    hostName: row.host_name,
+    pool: row.pool,
+    name: row.name,
+    vm: row.vm,
+    role: row.role,
+    position: row.position,
+    format: row.format,
+    capacityBytes: row.capacity_bytes,
+    allocationBytes: row.allocation_bytes,
+    observedAt: row.observed_at,
+    state: row.state,
+    error: row.error,
+    deletePolicy: row.delete_policy,
+    source: row.source,
+    orphanSince: row.orphan_since,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  };
+}
+
+async function one(db: Sql, condition: Prisma.Sql, lock = Prisma.empty): Promise<VolumeDetails | null> {
+  const [row] = await db.$queryRaw<VolumeRow[]>`${SELECT} WHERE ${condition} ${lock}`;
+  return row === undefined ? null : detailsOf(row);
+}
+
+/** The volume of this id or name in the project, or null. */
+export async function findVolume(
+  db: Sql,
+  projectId: ProjectId,
+  idOrName: string,
+): Promise<VolumeDetails | null> {
+  const match = isUuid(idOrName)
+    ? Prisma.sql`l.id = ${idOrName}::uuid`
+    : Prisma.sql`l.own_name = ${idOrName}`;
+  return await one(db, Prisma.sql`l.project_id = ${projectId}::uuid AND ${match}`);
+}
+
+export async function getVolume(db: Sql, id: VolumeId): Promise<VolumeDetails | null> {
+  return await one(db, Prisma.sql`l.id = ${id}::uuid`);
+}
+
+/** The volume as it stands, its row locked until the transaction ends; null when it is gone. */
+export async function lockVolume(tx: Tx, id: VolumeId): Promise<VolumeDetails | null> {
+  return await one(tx, Prisma.sql`l.id = ${id}::uuid`, Prisma.sql`FOR UPDATE OF l`);
+}
+
+/** The host that a volume is on, as a subquery. */
+export function hostIdOfVolume(id: VolumeId): Prisma.Sql {
+  return Prisma.sql`SELECT host_id FROM volume WHERE id = ${id}::uuid`;
+}
+
+export interface VolumeFilter {
+  readonly host?: string | undefined;
+  readonly pool?: string | undefined;
+  readonly vm?: string | undefined;
+  readonly attached?: boolean | undefined;
+  readonly orphan?: boolean | undefined;
+  readonly labels?: readonly LabelRequirement[] | undefined;
+}
+
+/** Volumes of a project in the order of their making: those after the position where the last page ended. */
+export async function listVolumes(
+  db: Sql,
+  projectId: ProjectId,
+  filter: VolumeFilter,
+  direction: "asc" | "desc",
+  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+): Promise<VolumeDetails[]> {
+  const order = direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
+  const beyond = direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
+  const conditions = [Prisma.sql`l.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
+  if (page.after !== null) {
+    const { value, id } = page.after;
+    conditions.push(Prisma.sql`(l.created_at, l.id) ${beyond} (${value}::timestamptz, ${id}::uuid)`);
+  }
+  const rows = await db.$queryRaw<VolumeRow[]>`
+    ${SELECT} WHERE ${Prisma.join(conditions, " AND ")}
+    ORDER BY l.created_at ${order}, l.id ${order} LIMIT ${page.limit}`;
+  return rows.map(detailsOf);
+}
+
+function conditionsOf({ host, pool, vm, attached, orphan, labels }: VolumeFilter): Prisma.Sql[] {
+  const named = (idOrName: string, id: Prisma.Sql, name: Prisma.Sql): Prisma.Sql =>
+    isUuid(idOrName) ? Prisma.sql`${id} = ${idOrName}::uuid` : Prisma.sql`${name} = ${idOrName}`;
+  return [
+    ...(host === undefined ? [] : [named(host, Prisma.sql`l.host_id`, Prisma.sql`h.name`)]),
+    ...(pool === undefined ? [] : [Prisma.sql`l.pool = ${pool}`]),
+    ...(vm === undefined ? [] : [named(vm, Prisma.sql`l.vm_id`, Prisma.sql`v.name`)]),
+    ...(attached === undefined ? [] : [Prisma.sql`(l.vm_id IS NOT NULL) = ${attached}::boolean`]),
+    ...(orphan === undefined ? [] : [Prisma.sql`(l.orphan_since IS NOT NULL) = ${orphan}::boolean`]),
+    ...(labels === undefined ? [] : [labelCondition(labels, Prisma.sql`l.labels`)]),
+  ];
+}
+
+/** What a client changed: the generation grows. An orphan that somebody cares for is one no more. */
+export async function updateVolumeSettings(
+  tx: Tx,
+  id: VolumeId,
+  { labels, deletePolicy }: Pick<VolumeDetails, "labels" | "deletePolicy">,
+): Promise<void> {
+  await tx.$executeRaw`
+    UPDATE volume SET labels = ${JSON.stringify(labels)}::jsonb, delete_policy = ${deletePolicy}, orphan_since = NULL,
+      generation = generation + 1, updated_at = clock_timestamp()
+    WHERE id = ${id}::uuid`;
+}
+
+/** Which of these names in pools have a row, on whatever host: pools may be shared. */
+export async function knownNames(db: Sql, names: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await db.$queryRaw<{ name: string }[]>`
+    SELECT name FROM volume WHERE name = ANY(${[...names]}::text[]) AND orphan_since IS NULL`;
+  return new Set(rows.map(({ name }) => name));
+}
+
+/** Marks the volumes that go with their VM, so that none of them is retained any more, and says which they are. */
+export async function doomVolumes(tx: Tx, vmId: VmId): Promise<VolumeRecord[]> {
+  await tx.$executeRaw`
+    UPDATE volume SET state = 'deleting', updated_at = clock_timestamp()
+    WHERE vm_id = ${vmId}::uuid AND (delete_policy = 'delete' OR state <> 'ready')`;
+  return await tx.$queryRaw<VolumeRecord[]>`
+    SELECT ${RECORD} FROM volume WHERE vm_id = ${vmId}::uuid AND state = 'deleting' ORDER BY position, name`;
+}
+
+/** Where a disk's content came from is kept with it when it leaves its VM. */
+const SOURCE_TO_KEEP = Prisma.sql`coalesce((SELECT jsonb_build_object('kind', 'image', 'image', u.image_id)
+  FROM vm_image u WHERE u.vm_id = volume.vm_id AND u.role = volume.role), source)`;
+
+/** Sets the volumes of a VM that are to be retained free, in its last moment. Those that were never made go with it. */
+export async function releaseRetained(tx: Tx, vmId: VmId): Promise<void> {
+  await tx.$executeRaw`
+    UPDATE volume SET source = ${SOURCE_TO_KEEP}, vm_id = NULL, role = ${FREE_ROLE}, position = 0,
+      updated_at = clock_timestamp()
+    WHERE vm_id = ${vmId}::uuid AND delete_policy = 'retain' AND state = 'ready'`;
 }

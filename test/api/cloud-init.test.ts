@@ -77,9 +77,12 @@ describe("a VM with cloudInit", () => {
       ...{ userData: null, networkConfig: null },
     });
     const bytes = seedImage(await seedOf(vm.id)).length;
-    const seed = { role: "seed", name: `drover-${vm.id}-seed.iso`, format: "raw", state: "ready", bytes };
-    expect(await volumesOf(vm.id)).toEqual([expect.objectContaining({ role: "disk:root" }), seed]);
-    expect(await volumesOnHosts()).toContain(seed.name);
+    const seed = { role: "seed", format: "raw", state: "ready", bytes };
+    const volumes = await volumesOf(vm.id);
+    expect(volumes).toMatchObject([{ role: "disk:root" }, seed]);
+    const name = volumes[1]?.name ?? "";
+    expect(name).toMatch(new RegExp(`^drover-[0-9a-f]{12}-${vm.id}-seed\\.iso$`));
+    expect(await volumesOnHosts()).toContain(name);
   });
 
   it("tells the guest what was asked: its name, keys, users, and the client's own texts as they are", async () => {

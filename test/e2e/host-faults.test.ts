@@ -1,7 +1,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { type Operation, uploadImage, type Vm } from "../../openapi/sdk/index.ts";
+import { listVolumes, type Operation, uploadImage, type Vm } from "../../openapi/sdk/index.ts";
 import { domainOf, FaultScene, PATIENCE } from "../fixtures/fault-scene.ts";
 import { ok, startTestService, type TestService } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
@@ -118,7 +118,10 @@ describe("a libvirtd that is killed and started again", () => {
     const { vm, operation } = await ok(
       scene.askForVm("halfway", "shaky", { disks: [{ name: "root", image: "large" }] }),
     );
-    const file = join(shaky.poolDir, `drover-${vm.id}-disk-root.raw`);
+    const { items } = await ok(listVolumes({ client: scene.client, query: { vm: vm.id } }));
+    const name = items[0]?.nameInPool ?? "";
+    expect(name).toMatch(new RegExp(`^drover-[0-9a-f]{12}-${vm.id}-disk-root\\.raw$`));
+    const file = join(shaky.poolDir, name);
     const written = (): number => (statSync(file, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
     await expect.poll(written, { ...PATIENCE, interval: 1 }).toBeGreaterThan(0);
     await shaky.stopLibvirtd("SIGKILL");
@@ -128,10 +131,7 @@ describe("a libvirtd that is killed and started again", () => {
     expect(await scene.end(operation)).toMatchObject({ state: "succeeded" });
     await scene.untilVm("halfway", { phase: "ready", power: "running", conditions: [] });
     expect(await shaky.virsh(["list", "--all", "--uuid"])).toBe(vm.id);
-    expect(readdirSync(shaky.poolDir).sort()).toEqual([
-      `console-${vm.id}.log`,
-      `drover-${vm.id}-disk-root.raw`,
-    ]);
+    expect(readdirSync(shaky.poolDir).sort()).toEqual([`console-${vm.id}.log`, name]);
     expect(statSync(file).size).toBe(IMAGE_BYTES);
   });
 

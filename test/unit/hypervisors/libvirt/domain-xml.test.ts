@@ -98,10 +98,10 @@ describe("a domain's XML", () => {
   });
 
   it("boots by UEFI that libvirt finds, and not by what only Xen has", () => {
-    const os = child(write({ boot: { kind: "firmware", firmware: "uefi" } }), "os");
-    expect(attribute(os, "firmware")).toBe("efi");
-    expect(attribute(child(os, "firmware", "feature"), "enabled")).toBe("no");
-    expect(attribute(child(os, "boot"), "dev")).toBe("hd");
+    const root = write({ boot: { kind: "firmware", firmware: "uefi" } });
+    expect(attribute(child(root, "os"), "firmware")).toBe("efi");
+    expect(attribute(child(root, "os", "firmware", "feature"), "enabled")).toBe("no");
+    expect(attribute(child(root, "os", "boot"), "dev")).toBe("hd");
     expect(attribute(child(write(), "os"), "firmware")).toBeUndefined();
     expect(() => write({ boot: { kind: "firmware", firmware: "pvgrub" } })).toThrow("no pvgrub");
   });
