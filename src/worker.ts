@@ -11,6 +11,7 @@ import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
 import type { SecretBox } from "./lib/secret-box.ts";
+import { networkKinds } from "./networks/network-kinds.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
@@ -196,6 +197,7 @@ export function operationKinds({
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
     anyKind(buildKind),
+    ...networkKinds(),
     anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),

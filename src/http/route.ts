@@ -53,6 +53,7 @@ export const TAGS = [
   "VMs",
   "Hosts",
   "Images",
+  "Networks",
   "SSH keys",
   "Operations",
   "Events",

@@ -25,6 +25,7 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   volumes: "create, fill, grow, list and delete volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
+  networks: "make networks, give addresses out by DHCP, and remove networks",
   events: "the host tells of changes by itself",
 };
 

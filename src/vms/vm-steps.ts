@@ -165,7 +165,7 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
             commandLine: "kernel" in spec.boot ? (spec.boot.commandLine ?? "") : "",
           },
     disks: volumes.flatMap(domainDisksOf),
-    nics: [...nics],
+    nics: nics.map(({ name, network, macAddress }) => ({ name, network, macAddress })),
     consolePool: pool,
   };
 }

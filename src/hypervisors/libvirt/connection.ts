@@ -12,6 +12,7 @@ import type { HostContext, LibvirtDriverType } from "./host-context.ts";
 import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
 import { save } from "./managed-save.ts";
+import { networkAbility } from "./networks.ts";
 import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
@@ -59,6 +60,7 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       ? {}
       : {
           volumes: volumeAbility(lanes),
+          networks: networkAbility(host),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -97,7 +97,8 @@ BEGIN
   WHERE NOT EXISTS (SELECT FROM sim.volume w WHERE w.host_id = d.host_id AND w.pool = v->>'pool' AND w.name = v->>'name');
   IF missing IS NULL THEN
     SELECT string_agg('network ' || n, ', ') INTO missing
-    FROM jsonb_array_elements_text(d.definition->'networks') n WHERE n <> 'default';
+    FROM jsonb_array_elements_text(d.definition->'networks') n
+    WHERE n <> 'default' AND NOT EXISTS (SELECT FROM sim.network w WHERE w.host_id = d.host_id AND w.name = n);
   END IF;
   IF missing IS NOT NULL THEN
     RETURN sim.refusal(p_answer, 'invalid-spec', format('domain %s needs what the host does not have: %s', d.name, missing));
