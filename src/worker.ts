@@ -22,6 +22,7 @@ import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts
 import { vmActions } from "./vms/actions/index.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
 import { vmDeleteKind } from "./vms/vm-delete.ts";
+import { vmNicKinds } from "./vms/vm-nic-kinds.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
 
 export interface WorkerDeps extends HostServiceDeps {
@@ -200,6 +201,7 @@ export function operationKinds({
     ...networkKinds(),
     anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
+    ...vmNicKinds(),
     ...vmActions.map(({ kind }) => kind),
   ];
   return createKindRegistry(kinds, probe);

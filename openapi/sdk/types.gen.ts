@@ -4,12 +4,28 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type AttachVmNicBody = {
+    name: string;
+    /**
+     * Id or name of a network of the project; where the project has none of this name, a network that the host has by itself. `host:<name>` is always one of the host's.
+     */
+    network: string & string;
+    /**
+     * Without: one is made.
+     */
+    macAddress?: string;
+    /**
+     * In a network of the project with an IPv4 subnet. Without: the first that is free.
+     */
+    ipv4Address?: string;
+};
+
 export type CapabilityTable = {
     /**
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'nicHotplug' | 'events';
         description: string;
     }>;
     /**
@@ -187,7 +203,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'nicHotplug' | 'events'>;
 };
 
 export type ErrorBody = {
@@ -441,7 +457,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'networks' | 'nicHotplug' | 'events'>;
         }>;
     } | null;
     /**
@@ -4749,6 +4765,184 @@ export type GetVmConsoleLogResponses = {
 };
 
 export type GetVmConsoleLogResponse = GetVmConsoleLogResponses[keyof GetVmConsoleLogResponses];
+
+export type AttachVmNicData = {
+    body: AttachVmNicBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/nics';
+};
+
+export type AttachVmNicErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `name_taken`: The name is taken. `already_exists`: It already exists. `addresses_exhausted`: The network has no address left. `capability_unsupported`: This is not supported here. `conflict`: The request conflicts with another one. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type AttachVmNicError = AttachVmNicErrors[keyof AttachVmNicErrors];
+
+export type AttachVmNicResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type AttachVmNicResponse = AttachVmNicResponses[keyof AttachVmNicResponses];
+
+export type DetachVmNicData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+        /**
+         * Name of the NIC.
+         */
+        nic: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/nics/{nic}';
+};
+
+export type DetachVmNicErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DetachVmNicError = DetachVmNicErrors[keyof DetachVmNicErrors];
+
+export type DetachVmNicResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type DetachVmNicResponse = DetachVmNicResponses[keyof DetachVmNicResponses];
 
 export type PauseVmData = {
     body?: PauseVmBody;

@@ -26,6 +26,7 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
   networks: "make networks, give addresses out by DHCP, and remove networks",
+  nicHotplug: "plug network interfaces in and out while the guest runs",
   events: "the host tells of changes by itself",
 };
 

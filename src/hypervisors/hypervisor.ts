@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
 import type { Call } from "./call.ts";
-import type { NetworkAbility, SeenAddress } from "./network-ability.ts";
+import type { DomainNic, NetworkAbility, NicAbility, SeenAddress } from "./network-ability.ts";
 
 export type { Call } from "./call.ts";
 export type * from "./network-ability.ts";
@@ -43,6 +43,7 @@ export const CAPABILITIES = [
   "directKernel",
   "firmwareBios",
   "networks",
+  "nicHotplug",
   "events",
 ] as const;
 export type Capability = (typeof CAPABILITIES)[number];
@@ -186,6 +187,7 @@ export interface HostConnection {
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
   readonly networks?: NetworkAbility;
+  readonly nics?: NicAbility;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -296,12 +298,6 @@ export interface DomainDisk {
   readonly kind: "disk" | "cdrom";
   readonly volume: VolumeRef;
   readonly format: VolumeFormat;
-}
-
-export interface DomainNic {
-  readonly name: string;
-  readonly network: string;
-  readonly macAddress: string;
 }
 
 export interface HostFacts {

@@ -57,3 +57,25 @@ export interface SeenAddress {
   readonly address: string;
   readonly source: "lease" | "agent" | "arp";
 }
+
+export interface DomainNic {
+  readonly name: string;
+  readonly network: string;
+  readonly macAddress: string;
+}
+
+/**
+ * NICs of a guest that is on. What the domain is defined with is not touched: defineDomain says what it has at its next
+ * start. One that is off: `invalid-state`.
+ */
+export interface NicAbility {
+  /** Plugs it in. One of this MAC address is there already: fine. A network that the host does not have rejects. */
+  attachNic(uuid: string, nic: DomainNic, call: Call): Promise<void>;
+  /**
+   * Takes it out, and returns when the guest has let it go; one that does not rejects with `busy`. None of this MAC
+   * address: fine.
+   */
+  detachNic(uuid: string, nic: DomainNic, call: Call): Promise<void>;
+  /** The MAC addresses that the guest has now. */
+  listNics(uuid: string, call: Call): Promise<readonly string[]>;
+}

@@ -57,7 +57,7 @@ export async function insertVm(
       SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
     ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
-    ...insertNicParts(nics, 0),
+    ...insertNicParts(nics),
     ...(seed === null ? [] : [insertSeed(seed)]),
   ];
   await tx.$executeRaw`

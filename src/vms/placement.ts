@@ -94,10 +94,8 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
     return no("otherHypervisor", `it is a ${host.hypervisor} host, ${request.hypervisor} was asked for`);
   const guestType = chooseGuestType(request, host);
   if (typeof guestType !== "string") return no(guestType.reason, guestType.message);
-  const network = request.networks.find((name) => !host.networks.includes(name));
-  if (network !== undefined) return no("networkMissing", `it has no active network "${network}"`);
-  const obstacle = networkObstacle(request, host, guestType);
-  if (obstacle !== null) return no("networkMissing", obstacle);
+  const missing = networkRefusal(request, host, guestType);
+  if (missing !== null) return no("networkMissing", missing);
   const pool = choosePool(request, host);
   if (typeof pool !== "string") return no(pool.reason, pool.message);
   const short = shortage(request, host);
@@ -105,12 +103,17 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
   return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, pool };
 }
 
-/** Why the host cannot have a network of the project. Where it makes none, a bridge must be there by its name. */
-function networkObstacle(
-  { managedNetworks = [] }: PlacementRequest,
+/**
+ * Why a guest of this type cannot have these networks on the host; null: it can. Where the host makes no networks, a
+ * bridge must be there by its name.
+ */
+export function networkRefusal(
+  { networks, managedNetworks = [] }: Pick<PlacementRequest, "networks" | "managedNetworks">,
   host: PlacementHost,
   guestType: GuestType,
 ): string | null {
+  const unknown = networks.find((name) => !host.networks.includes(name));
+  if (unknown !== undefined) return `it has no active network "${unknown}"`;
   const offered = host.guestTypes.find((candidate) => candidate.guestType === guestType);
   const makesNetworks = offered?.capabilities.includes("networks") ?? false;
   for (const { name, bridge, hostIds } of managedNetworks) {

@@ -1,10 +1,11 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
-import type { SeenAddress } from "../hypervisors/hypervisor.ts";
+import type { DomainNic, SeenAddress } from "../hypervisors/hypervisor.ts";
 import type { HostId, InstallationId, NetworkId, VmId } from "../lib/ids.ts";
 import type { NetworkRecord } from "../networks/network-record.ts";
 import { getNetwork } from "../networks/network-store.ts";
+import type { VmNicSpec } from "./vm-record.ts";
 
 /** A NIC as it is written. */
 export interface NicRow {
@@ -19,15 +20,18 @@ export interface NicRow {
 }
 
 /** NICs as parts of a statement that has the VM's row as `v`, with its `id`. */
-export function insertNicParts(nics: readonly NicRow[], firstPosition: number): readonly Prisma.Sql[] {
+export function insertNicParts(
+  nics: readonly NicRow[],
+  { firstPosition = 0, attached = true } = {},
+): readonly Prisma.Sql[] {
   if (nics.length === 0) return [];
   const rows = nics.map((nic, index) => ({ ...nic, position: firstPosition + index }));
   const addresses = nics.flatMap(({ name, networkId, addresses }) =>
     addresses.map((address) => ({ nic: name, networkId, address })),
   );
   const inserted = Prisma.sql`c AS (
-    INSERT INTO vm_nic (vm_id, name, position, network, network_id, mac_address)
-    SELECT v.id, n.name, n.position, n.network, n."networkId", n."macAddress"
+    INSERT INTO vm_nic (vm_id, name, position, network, network_id, mac_address, attached)
+    SELECT v.id, n.name, n.position, n.network, n."networkId", n."macAddress", ${attached}::boolean
     FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
       AS n(name text, position int, network text, "networkId" uuid, "macAddress" text))`;
   if (addresses.length === 0) return [inserted];
@@ -38,6 +42,58 @@ export function insertNicParts(nics: readonly NicRow[], firstPosition: number): 
       SELECT n."networkId", n.address::inet, v.id, n.nic
       FROM v, jsonb_to_recordset(${JSON.stringify(addresses)}::jsonb) AS n("networkId" uuid, address text, nic text))`,
   ];
+}
+
+/** Adds a NIC to a VM that exists, behind those that it has; what defines the VM leaves it out until it is attached. A taken name or MAC address is a unique violation. */
+export async function insertNic(tx: Tx, vmId: VmId, nic: NicRow): Promise<void> {
+  const [last] = await tx.$queryRaw<{ position: number }[]>`
+    SELECT coalesce(max(position), -1) + 1 AS position FROM vm_nic WHERE vm_id = ${vmId}::uuid`;
+  const parts = [
+    Prisma.sql`v AS (SELECT ${vmId}::uuid AS id)`,
+    ...insertNicParts([nic], { firstPosition: last?.position ?? 0, attached: false }),
+  ];
+  await tx.$executeRaw`WITH ${Prisma.join(parts, ", ")} SELECT 1`;
+}
+
+export async function setNicAttached(tx: Tx, vmId: VmId, name: string): Promise<void> {
+  await tx.$executeRaw`
+    UPDATE vm_nic SET attached = true WHERE vm_id = ${vmId}::uuid AND name = ${name} AND NOT attached`;
+}
+
+/** A NIC as its host sees it, attached or not; null: there is no such NIC. */
+export async function domainNicOf(db: Sql, vmId: VmId, name: string): Promise<DomainNic | null> {
+  const [row] = await db.$queryRaw<DomainNic[]>`
+    SELECT name, network, mac_address AS "macAddress" FROM vm_nic WHERE vm_id = ${vmId}::uuid AND name = ${name}`;
+  return row ?? null;
+}
+
+export async function deleteNicRow(tx: Tx, vmId: VmId, name: string): Promise<void> {
+  await tx.$executeRaw`DELETE FROM vm_nic WHERE vm_id = ${vmId}::uuid AND name = ${name}`;
+}
+
+/** How many NICs a VM has, those included that are being taken out. */
+export async function nicCount(tx: Tx, vmId: VmId): Promise<number> {
+  const [row] = await tx.$queryRaw<{ count: number }[]>`
+    SELECT count(*)::int AS count FROM vm_nic WHERE vm_id = ${vmId}::uuid`;
+  return row?.count ?? 0;
+}
+
+/** Whether a NIC is in a network of the project; null: there is no such NIC. */
+export async function isManagedNic(tx: Tx, vmId: VmId, name: string): Promise<boolean | null> {
+  const [row] = await tx.$queryRaw<{ managed: boolean }[]>`
+    SELECT network_id IS NOT NULL AS managed FROM vm_nic WHERE vm_id = ${vmId}::uuid AND name = ${name}`;
+  return row?.managed ?? null;
+}
+
+/** A NIC as a spec would ask for it to be made again just so; null: there is no such NIC. */
+export async function nicSpecOfRow(tx: Tx, vmId: VmId, name: string): Promise<VmNicSpec | null> {
+  const [row] = await tx.$queryRaw<(VmNicSpec & { readonly networkName: string | null })[]>`
+    SELECT c.name, c.network, (SELECT n.name FROM network n WHERE n.id = c.network_id) AS "networkName",
+      c.mac_address AS "macAddress"
+    FROM vm_nic c WHERE c.vm_id = ${vmId}::uuid AND c.name = ${name}`;
+  if (row === undefined) return null;
+  const { networkName, network, ...nic } = row;
+  return { ...nic, network: networkName ?? network };
 }
 
 /** A NIC in a network of the project, with all that its host needs of it. */

@@ -19,6 +19,7 @@ import type { ManagedNetworkWish } from "./placement.ts";
 import { wrong } from "./vm-images.ts";
 import { type NicRow, takenMacAddresses } from "./vm-nic-store.ts";
 import type { VmNicSpec } from "./vm-record.ts";
+import type { CreateVmBody } from "./vm-schemas.ts";
 
 /** A NIC that is asked for, and the network of the project that it means; null: one that hosts have by themselves. */
 export interface PlannedNic {
@@ -50,6 +51,11 @@ export async function planNics(
     }
     return { nic, network, pointer };
   });
+}
+
+/** A NIC as a spec holds it: without what is undefined. */
+export function nicSpecOf(nic: CreateVmBody["spec"]["nics"][number]): VmNicSpec {
+  return JSON.parse(JSON.stringify(nic)) as VmNicSpec;
 }
 
 /** The name of a network that the host has. */

@@ -12,7 +12,7 @@ const MAX_CPUS = 1024;
 const MAX_MEMORY_MIB = 64 * 1024 * 1024;
 const MAX_DISK_GIB = 64 * 1024;
 
-const DeviceName = z
+export const DeviceName = z
   .string()
   .regex(
     /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/,
@@ -81,6 +81,14 @@ const Nic = z
   })
   .meta({ id: "VmNic" });
 
+/** A VM has no more. */
+export const MAX_NICS = 8;
+
+export const AttachNicBody = z.strictObject(Nic.shape).meta({
+  id: "AttachVmNicBody",
+  examples: [{ name: "eth1", network: "backend" }],
+});
+
 const Placement = z
   .strictObject({
     host: IdOrName.optional().meta({ description: "The only host to consider." }),
@@ -111,7 +119,7 @@ const NewVmSpec = z
     runPolicy: z.enum(["running", "stopped"]).default("running"),
     boot: z.union([FirmwareBoot, KernelBoot]).default(bootDefault),
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
-    nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
+    nics: z.array(Nic).max(MAX_NICS).refine(distinct, "the names must differ").default([]),
     cloudInit: NewCloudInit.optional(),
   })
   .refine((spec) => "kernel" in spec.boot || spec.disks.length + spec.nics.length > 0, {

@@ -18,16 +18,16 @@ import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-s
 import { requireDeclared } from "./vm-capability.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
 import type { NicRow } from "./vm-nic-store.ts";
-import { networkSubjects, networkWishes, type PlannedNic, planNics, reserveNics } from "./vm-nics.ts";
-import { placeVm } from "./vm-placement.ts";
 import {
-  domainNameOf,
-  isDiskRole,
-  SEED_ROLE,
-  type VmNicSpec,
-  type VmSpec,
-  volumeNameOf,
-} from "./vm-record.ts";
+  networkSubjects,
+  networkWishes,
+  nicSpecOf,
+  type PlannedNic,
+  planNics,
+  reserveNics,
+} from "./vm-nics.ts";
+import { placeVm } from "./vm-placement.ts";
+import { domainNameOf, isDiskRole, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import type { CreateVmBody } from "./vm-schemas.ts";
 
@@ -147,11 +147,6 @@ function wishesOf(
     ...(hasVolumes ? (["volumes"] as const) : []),
     ...(makesNetworks ? (["networks"] as const) : []),
   ];
-}
-
-/** Without what is undefined. */
-function nicSpecOf(nic: CreateVmBody["spec"]["nics"][number]): VmNicSpec {
-  return JSON.parse(JSON.stringify(nic)) as VmNicSpec;
 }
 
 async function wishedHost(tx: Tx, spec: CreateVmBody["spec"]): Promise<string | null> {

@@ -134,7 +134,7 @@ export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | n
                 FROM volume l WHERE l.vm_id = v.id), '[]') AS volumes,
       coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.name, 'network', n.network, 'macAddress', n.mac_address)
                                  ORDER BY n.position)
-                FROM vm_nic n WHERE n.vm_id = v.id), '[]') AS nics,
+                FROM vm_nic n WHERE n.vm_id = v.id AND n.attached), '[]') AS nics,
       coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', u.image_id))
                 FROM vm_image u WHERE u.vm_id = v.id), '[]') AS images
     ${FROM} WHERE v.id = ${id}::uuid`;

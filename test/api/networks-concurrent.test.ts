@@ -31,7 +31,7 @@ it("gives no address twice and refuses none that is free, whoever asks at once, 
   timeout: LIMIT_MS,
 }, async () => {
   const other = await service.startAnother({ DROVER_ROLES: "api" });
-  const clients = [service.client, clientOf(other.url)];
+  const clients = [service.client, clientOf(other.url ?? "")];
   for (const host of ["a", "b", "c"])
     await addHost(service, host, `sim+kvm://${host}?cpus=256&memoryGib=256`);
   // The gateway lies in the range, and is given to nobody.

@@ -35,6 +35,8 @@ describeDriverContract({
     "volumes",
     "directKernel",
     "firmwareBios",
+    "networks",
+    "nicHotplug",
     "events",
   ],
   setUp: () => qemuWorld(host),

@@ -43,7 +43,8 @@ CREATE TABLE "network_address" (
 );
 
 -- AlterTable
-ALTER TABLE "vm_nic" ADD COLUMN "network_id" UUID;
+ALTER TABLE "vm_nic" ADD COLUMN "network_id" UUID,
+ADD COLUMN "attached" BOOLEAN NOT NULL DEFAULT true;
 
 -- CreateIndex
 CREATE UNIQUE INDEX "network_project_id_name_key" ON "network"("project_id", "name");

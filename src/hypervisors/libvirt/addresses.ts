@@ -47,7 +47,11 @@ async function heardOf(calls: HostCalls, domain: Domain, call: Call): Promise<Se
   );
 }
 
-const TELLS_NOTHING: ReadonlySet<string> = new Set(["not-found", "invalid-state", "unsupported"]);
+/**
+ * A host that cannot tell addresses is a host all the same. `failed`: libvirt 9 does not understand what newer kernels
+ * answer about their ARP table ("wrong nlmsg len").
+ */
+const TELLS_NOTHING: ReadonlySet<string> = new Set(["not-found", "invalid-state", "unsupported", "failed"]);
 
 async function orNone<Result>(reading: Promise<Result>): Promise<Result | null> {
   try {

@@ -13,6 +13,7 @@ import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
 import { save } from "./managed-save.ts";
 import { networkAbility } from "./networks.ts";
+import { nicAbility } from "./nics.ts";
 import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
@@ -61,6 +62,7 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       : {
           volumes: volumeAbility(lanes),
           networks: networkAbility(host),
+          nics: nicAbility(host),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -1,6 +1,6 @@
 import { MARK_ELEMENT, MARK_NAMESPACE, type OwnershipMark } from "./ownership.ts";
 import { findMark } from "./parse-mark.ts";
-import { attribute, child, parseXml, sizeBytes, textAt, wholeNumber } from "./xml.ts";
+import { attribute, child, childrenNamed, parseXml, sizeBytes, textAt, wholeNumber } from "./xml.ts";
 
 /** What we take from a domain's XML. */
 export interface DomainFacts extends OwnershipMark {
@@ -21,4 +21,10 @@ export function parseDomain(xml: string): DomainFacts {
     cpuCount: wholeNumber(attribute(vcpu, "current") ?? textAt(root, "vcpu"), DOCUMENT, "<vcpu>"),
     memoryMib: Math.ceil(sizeBytes(child(root, "memory"), "KiB", DOCUMENT) / 2 ** 20),
   };
+}
+
+/** The MAC addresses of a domain's network interfaces, in lower case and in their order. */
+export function parseMacAddresses(xml: string): readonly string[] {
+  const interfaces = childrenNamed(child(parseXml(xml, DOCUMENT), "devices"), "interface");
+  return interfaces.flatMap((nic) => attribute(child(nic, "mac"), "address")?.toLowerCase() ?? []);
 }

@@ -16,7 +16,7 @@ import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
 import { memoryMibOf, SIM_POOL, simHostFacts, simNetwork, simUuid } from "./sim-facts.ts";
 import type { SimLife } from "./sim-life.ts";
-import { observedNetworkOf, simNetworkAbility } from "./sim-networks.ts";
+import { observedNetworkOf, simNetworkAbility, simNicAbility } from "./sim-networks.ts";
 import { POWER_RULES, type PowerCall, type PowerRule } from "./sim-power.ts";
 import {
   type ConsoleRow,
@@ -95,6 +95,7 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     resetDomain: (uuid, call) => changePower("resetDomain", uuid, call),
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
+    nics: simNicAbility(calls, target),
     ...(settings.hypervisor === "kvm" ? { networks: simNetworkAbility(calls, target) } : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),

@@ -29,6 +29,7 @@ const KVM_HVM: readonly Capability[] = [
   "directKernel",
   "firmwareBios",
   "networks",
+  "nicHotplug",
   "events",
 ];
 // A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a firmware.

@@ -58,4 +58,34 @@ BEGIN
   UPDATE sim.network SET leases = kept WHERE host_id = p_host AND uuid = p_uuid;
   RETURN a;
 END $$;
+
+-- Plugs a NIC into a guest that is on, or with no NIC takes that of the MAC address out.
+CREATE FUNCTION sim.set_live_nic(p_host integer, p_call text, p_uuid uuid, p_installation uuid, p_mac text, p_nic jsonb)
+RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE
+  a sim.answer := sim.begin_call(p_host, p_call);
+  d sim.domain;
+  others jsonb;
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  SELECT * INTO d FROM sim.domain WHERE host_id = p_host AND uuid = p_uuid FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN sim.refusal(a, 'not-found', format('the host has no domain %s', p_uuid)); END IF;
+  IF d.installation_id IS DISTINCT FROM p_installation THEN
+    RETURN sim.refusal(a, 'foreign', format('domain %s is not ours: it is left alone', d.name));
+  END IF;
+  a := sim.if_absent(d, a);
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  PERFORM FROM sim.domain_now WHERE host_id = p_host AND uuid = p_uuid AND power IN ('running', 'paused');
+  IF NOT FOUND THEN RETURN sim.refusal(a, 'invalid-state', format('domain %s is %s', d.name, d.power)); END IF;
+  IF p_nic IS NOT NULL AND p_nic->>'network' <> 'default'
+    AND NOT EXISTS (SELECT FROM sim.network WHERE host_id = p_host AND name = p_nic->>'network') THEN
+    RETURN sim.refusal(a, 'not-found', format('the host has no network %s', p_nic->>'network'));
+  END IF;
+  SELECT coalesce(jsonb_agg(n), '[]') INTO others
+  FROM jsonb_array_elements(coalesce(d.live_nics, d.definition->'nics', '[]')) n WHERE n->>'macAddress' <> p_mac;
+  IF p_nic IS NOT NULL THEN others := others || jsonb_build_array(p_nic); END IF;
+  UPDATE sim.domain SET live_nics = others WHERE host_id = p_host AND uuid = p_uuid;
+  PERFORM sim.tell(p_host, p_uuid, 'nics');
+  RETURN a;
+END $$;
 `;

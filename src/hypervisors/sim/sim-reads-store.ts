@@ -32,6 +32,18 @@ export const READ_NETWORK = `
 SELECT ${HOST}, (SELECT ${NETWORK} FROM sim.network n WHERE n.host_id = h.id AND n.uuid = $2) AS network
 FROM sim.host h WHERE h.id = $1`;
 
+export interface NicsRow extends ReadRow {
+  /** Null: there is no such domain. */
+  readonly nics: { readonly power: string; readonly macAddresses: readonly string[] } | null;
+}
+export const READ_NICS = `
+SELECT ${HOST}, (
+  SELECT jsonb_build_object('power', w.power, 'macAddresses', coalesce((
+    SELECT jsonb_agg(n->>'macAddress') FROM jsonb_array_elements(coalesce(d.live_nics, d.definition->'nics', '[]')) n), '[]'))
+  FROM sim.domain_now w JOIN sim.domain d ON d.host_id = w.host_id AND d.uuid = w.uuid
+  WHERE w.host_id = h.id AND w.uuid = $2) AS nics
+FROM sim.host h WHERE h.id = $1`;
+
 /** Uses up a fault that was ordered for the call $2, if there is one. */
 export const TAKE_FAULT = "SELECT sim.take_fault($1, $2) AS fault";
 
@@ -53,7 +65,7 @@ export const READ_INVENTORY = `
 SELECT ${HOST}, coalesce((SELECT jsonb_agg(${NETWORK} ORDER BY n.name) FROM sim.network n WHERE n.host_id = h.id), '[]') AS networks,
   coalesce((SELECT jsonb_agg(l ORDER BY l->>'macAddress')
     FROM sim.domain_now w JOIN sim.domain d ON d.host_id = w.host_id AND d.uuid = w.uuid
-    CROSS JOIN LATERAL jsonb_array_elements(coalesce(d.definition->'nics', '[]')) c
+    CROSS JOIN LATERAL jsonb_array_elements(coalesce(d.live_nics, d.definition->'nics', '[]')) c
     JOIN sim.network n ON n.host_id = h.id AND n.name = c->>'network'
     CROSS JOIN LATERAL jsonb_array_elements(n.leases) l
     WHERE w.host_id = h.id AND w.power = 'running' AND l->>'macAddress' = c->>'macAddress'), '[]') AS addresses,

@@ -99,6 +99,8 @@ CREATE TABLE sim.network (
   UNIQUE (host_id, name)
 );
 `,
+  // The NICs of a guest that is on; its definition has those of its next start.
+  "ALTER TABLE sim.domain ADD COLUMN live_nics jsonb",
 ];
 
 const DROP_FUNCTIONS = `
