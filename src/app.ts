@@ -17,6 +17,7 @@ import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
 import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
+import { registerNetworkRoutes } from "./networks/network-routes.ts";
 import type { KindRegistry } from "./operations/operation-kinds.ts";
 import { registerOperationRoutes } from "./operations/operation-routes.ts";
 import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
@@ -64,6 +65,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerPoolRoutes(api, { db: database });
   registerCapabilityRoutes(api, deps.capabilities);
   registerImageRoutes(api, deps.images);
+  registerNetworkRoutes(api, { db: database, kinds });
   registerSshKeyRoutes(api, { db: database });
   registerVolumeRoutes(api, deps.volumes);
   registerVmRoutes(api, deps.vms);

@@ -11,6 +11,7 @@ import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
 import type { SecretBox } from "./lib/secret-box.ts";
+import { networkKinds } from "./networks/network-kinds.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
@@ -21,6 +22,7 @@ import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts
 import { vmActions } from "./vms/actions/index.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
 import { vmDeleteKind } from "./vms/vm-delete.ts";
+import { vmNicKinds } from "./vms/vm-nic-kinds.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
 
 export interface WorkerDeps extends HostServiceDeps {
@@ -196,8 +198,10 @@ export function operationKinds({
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
     anyKind(buildKind),
+    ...networkKinds(),
     anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
+    ...vmNicKinds(),
     ...vmActions.map(({ kind }) => kind),
   ];
   return createKindRegistry(kinds, probe);

@@ -311,7 +311,15 @@ export async function deleteHost(
   try {
     await deleteHostRow(tx, host.id);
   } catch (error) {
-    if (foreignKeyViolation(error) === null) throw error;
+    const key = foreignKeyViolation(error);
+    if (key === null) throw error;
+    if (key.startsWith("network_host")) {
+      throw new DroverError(
+        "in_use",
+        `Networks are still on host "${host.name}". Take them off with DELETE /v1/networks/{network}/hosts/${host.name}, or delete them; GET /v1/hosts/${host.name}/networks shows them.`,
+        { cause: error },
+      );
+    }
     throw new DroverError(
       "in_use",
       `VMs are still on host "${host.name}". Delete them first; if the host is dead for good, POST /v1/hosts/${host.name}/forget gives them up.`,

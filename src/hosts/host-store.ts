@@ -207,7 +207,10 @@ export async function vmsOnHost(
     WHERE v.host_id = (SELECT id FROM host WHERE ${named(idOrName)})`;
 }
 
-/** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
+/**
+ * Removes the VMs of a host with their volumes from the inventory, and says which they were. That it has networks is
+ * forgotten too.
+ */
 export async function deleteHostVms(
   tx: Tx,
   id: HostId,
@@ -215,6 +218,7 @@ export async function deleteHostVms(
   const vms = await vmsOnHost(tx, id);
   await tx.$executeRaw`DELETE FROM volume WHERE host_id = ${id}::uuid`;
   await tx.$executeRaw`DELETE FROM vm WHERE host_id = ${id}::uuid`;
+  await tx.$executeRaw`DELETE FROM network_host WHERE host_id = ${id}::uuid`;
   return vms;
 }
 

@@ -28,6 +28,8 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   firmwareBios: "boot from a disk by BIOS",
   firmwareUefi: "boot from a disk by UEFI",
   firmwarePvgrub: "boot from a disk by GRUB for Xen, inside the guest",
+  networks: "make networks, give addresses out by DHCP, and remove networks",
+  nicHotplug: "plug network interfaces in and out while the guest runs",
   events: "the host tells of changes by itself",
 };
 

@@ -1,5 +1,10 @@
 import type { Duplex } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
+import type { Call } from "./call.ts";
+import type { DomainNic, NetworkAbility, NicAbility, SeenAddress } from "./network-ability.ts";
+
+export type { Call } from "./call.ts";
+export type * from "./network-ability.ts";
 
 /**
  * The contract between Drover and a hypervisor. A driver turns a host's URI into a connection; a connection has
@@ -45,6 +50,8 @@ export const CAPABILITIES = [
   "firmwareBios",
   "firmwareUefi",
   "firmwarePvgrub",
+  "networks",
+  "nicHotplug",
   "events",
 ] as const;
 export type Capability = (typeof CAPABILITIES)[number];
@@ -93,19 +100,6 @@ export class HypervisorError extends Error {
     this.retryable = options.retryable ?? RETRYABLE.has(reason);
     this.details = options.details;
   }
-}
-
-/** What comes with every call to a host. */
-export interface Call {
-  /** Ends the wait for the call; what was sent may still happen. */
-  readonly signal: AbortSignal;
-  /** Our own limit for one request to the host, in milliseconds. */
-  readonly timeoutMs: number;
-  /**
-   * Called in the same tick as the write to the host; throws when the caller has lost the right to change it
-   * (its lease is over). A driver calls it before each request that can change the host.
-   */
-  readonly beforeSend: () => void;
 }
 
 /** Credentials of a host, decrypted for the connection only. */
@@ -200,6 +194,8 @@ export interface HostConnection {
    */
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
+  readonly networks?: NetworkAbility;
+  readonly nics?: NicAbility;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -312,12 +308,6 @@ export interface DomainDisk {
   readonly format: VolumeFormat;
 }
 
-export interface DomainNic {
-  readonly name: string;
-  readonly network: string;
-  readonly macAddress: string;
-}
-
 export interface HostFacts {
   /** The machine's own UUID where it tells one: the same machine registered twice is refused by it. */
   readonly hostUuid: string | null;
@@ -355,6 +345,8 @@ export interface HostInventory {
   readonly networks: readonly ObservedNetwork[];
   readonly pools: readonly ObservedPool[];
   readonly memoryFreeMib: number | null;
+  /** IP addresses that were seen behind MAC addresses; absent where the driver sees none. */
+  readonly addresses?: readonly SeenAddress[] | undefined;
 }
 
 export interface ObservedDomain {

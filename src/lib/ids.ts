@@ -7,6 +7,7 @@ export type VmId = Branded<"vm">;
 export type HostId = Branded<"host">;
 export type ImageId = Branded<"image">;
 export type SshKeyId = Branded<"sshKey">;
+export type NetworkId = Branded<"network">;
 export type VolumeId = Branded<"volume">;
 export type ProjectId = Branded<"project">;
 export type TokenId = Branded<"token">;

@@ -19,6 +19,7 @@ export type { DownloadStream } from "./streams.ts";
 export {
   type Domain,
   type Network,
+  type NetworkFilter,
   type Pool,
   type TypedParam,
   typedParamMap,

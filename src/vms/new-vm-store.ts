@@ -4,8 +4,9 @@ import { insertEvents, vmEventRows } from "../events/event-store.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, OperationId, ProjectId, VmId } from "../lib/ids.ts";
 import type { NewVolume } from "../volumes/volume-store.ts";
+import { insertNicParts, type NicRow } from "./vm-nic-store.ts";
 import type { VmSpec } from "./vm-record.ts";
-import type { NicRow, Reservation } from "./vm-store.ts";
+import type { Reservation } from "./vm-store.ts";
 
 interface NewVm {
   readonly id: VmId;
@@ -56,7 +57,7 @@ export async function insertVm(
       SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
     ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
-    ...(nics.length === 0 ? [] : [insertNics(nics)]),
+    ...insertNicParts(nics),
     ...(seed === null ? [] : [insertSeed(seed)]),
   ];
   await tx.$executeRaw`
@@ -80,15 +81,6 @@ function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {
   return Prisma.sql`u AS (
     INSERT INTO vm_image (vm_id, role, image_id) SELECT v.id, n.role, n."imageId"
     FROM v, jsonb_to_recordset(${JSON.stringify(uses)}::jsonb) AS n(role text, "imageId" uuid))`;
-}
-
-function insertNics(nics: readonly NicRow[]): Prisma.Sql {
-  const rows = nics.map((nic, position) => ({ ...nic, position }));
-  return Prisma.sql`c AS (
-    INSERT INTO vm_nic (vm_id, name, position, network, mac_address)
-    SELECT v.id, n.name, n.position, n.network, n."macAddress"
-    FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-      AS n(name text, position int, network text, "macAddress" text))`;
 }
 
 function insertSeed(sealed: Uint8Array<ArrayBuffer>): Prisma.Sql {

@@ -12,10 +12,21 @@ export interface PlacementRequest {
   readonly memoryMib: number;
   readonly capabilities: readonly Capability[];
   readonly networks: readonly string[];
+  /** Networks of the project; none without. */
+  readonly managedNetworks?: readonly ManagedNetworkWish[];
   /** What its volumes will need at once, in bytes; 0 when it has none. */
   readonly volumeBytes: number;
   readonly pool: string | null;
   readonly hostId: string | null;
+}
+
+/** A network of the project that a host is to have. */
+export interface ManagedNetworkWish {
+  readonly name: string;
+  /** The bridge that it is on; null: the host makes one. */
+  readonly bridge: string | null;
+  /** The only hosts that may have it; null: all may. */
+  readonly hostIds: readonly string[] | null;
 }
 
 export interface PlacementHost {
@@ -83,13 +94,35 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
     return no("otherHypervisor", `it is a ${host.hypervisor} host, ${request.hypervisor} was asked for`);
   const guestType = chooseGuestType(request, host);
   if (typeof guestType !== "string") return no(guestType.reason, guestType.message);
-  const network = request.networks.find((name) => !host.networks.includes(name));
-  if (network !== undefined) return no("networkMissing", `it has no active network "${network}"`);
+  const missing = networkRefusal(request, host, guestType);
+  if (missing !== null) return no("networkMissing", missing);
   const pool = choosePool(request, host);
   if (typeof pool !== "string") return no(pool.reason, pool.message);
   const short = shortage(request, host);
   if (short !== null) return no(short.reason, short.message);
   return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, pool };
+}
+
+/**
+ * Why a guest of this type cannot have these networks on the host; null: it can. Where the host makes no networks, a
+ * bridge must be there by its name.
+ */
+export function networkRefusal(
+  { networks, managedNetworks = [] }: Pick<PlacementRequest, "networks" | "managedNetworks">,
+  host: PlacementHost,
+  guestType: GuestType,
+): string | null {
+  const unknown = networks.find((name) => !host.networks.includes(name));
+  if (unknown !== undefined) return `it has no active network "${unknown}"`;
+  const offered = host.guestTypes.find((candidate) => candidate.guestType === guestType);
+  const makesNetworks = offered?.capabilities.includes("networks") ?? false;
+  for (const { name, bridge, hostIds } of managedNetworks) {
+    if (hostIds !== null && !hostIds.includes(host.id)) return `the network "${name}" is not for this host`;
+    if (makesNetworks) continue;
+    if (bridge === null) return `it cannot make the network "${name}"`;
+    if (!host.networks.includes(bridge)) return `it has no bridge "${bridge}" for the network "${name}"`;
+  }
+  return null;
 }
 
 type Why = Pick<Refusal, "reason" | "message">;

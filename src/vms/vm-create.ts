@@ -20,6 +20,7 @@ import { bringUp } from "./actions/start.ts";
 import { openSeed, seedImage } from "./cloud-init/seed.ts";
 import { sealedSeedOf } from "./cloud-init/vm-seed-store.ts";
 import { keepOutcome } from "./vm-action.ts";
+import { prepareNetworks, releaseNetworks } from "./vm-network-steps.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
 import { isDiskRole, SEED_ROLE } from "./vm-record.ts";
 import {
@@ -43,6 +44,8 @@ const CreateInput = Base.extend({
   /** Whether there is a kernel or a seed to bring to the host. */
   bootFiles: z.boolean(),
   disks: z.boolean(),
+  /** Whether it has NICs in networks of the project. */
+  networks: z.boolean().default(false),
 });
 type CreateInput = z.output<typeof CreateInput>;
 
@@ -72,6 +75,16 @@ export function vmCreateKind(deps: VmCreateDeps): OperationKind<CreateInput> {
         ({ bootFiles }) => !bootFiles,
       ),
       volumeStep("create-disks", deps, isDisk, ({ disks }) => !disks),
+      step<CreateInput, Record<string, never>>({
+        name: "prepare-networks",
+        host: vmHost,
+        skip: ({ networks }) => !networks,
+        async run(context) {
+          await prepareNetworks(context);
+          return undefined;
+        },
+        undo: (context) => releaseNetworks(context),
+      }),
       // Defining is idempotent, and what comes next looks: nothing is found before, nothing seen behind it.
       step<CreateInput, Record<string, never>>({
         name: "define-domain",

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { Labels, LabelsPatch } from "../http/labels.ts";
 import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
 import { FIRMWARES, type Firmware, type GuestType } from "../hypervisors/hypervisor.ts";
+import { Ipv4Address } from "../networks/network-schemas.ts";
 import { DeletePolicyName } from "../volumes/volume-schemas.ts";
 import { CloudInitSchema, NewCloudInit } from "./cloud-init/cloud-init-schemas.ts";
 import { ACTIONS } from "./vm-state.ts";
@@ -13,7 +14,7 @@ const MAX_CPUS = 1024;
 const MAX_MEMORY_MIB = 64 * 1024 * 1024;
 const MAX_DISK_GIB = 64 * 1024;
 
-const DeviceName = z
+export const DeviceName = z
   .string()
   .regex(
     /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/,
@@ -69,18 +70,33 @@ const MacAddress = z
   .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, "must be six lower-case pairs of hex digits with colons")
   .refine((mac) => (Number.parseInt(mac.slice(0, 2), 16) & 1) === 0, "must not be a multicast address");
 
-const NetworkName = plainText({ max: 64 }).regex(
-  /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
-  "must be the name of a network",
+const NetworkName = plainText({ max: 69 }).regex(
+  /^(host:)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/,
+  "must be the id or name of a network, or host: and the name of one that hosts have",
 );
 
 const Nic = z
   .strictObject({
     name: DeviceName,
-    network: NetworkName.meta({ description: "A network of the host." }),
+    network: NetworkName.meta({
+      description:
+        "Id or name of a network of the project; where the project has none of this name, a network that the host has by itself. `host:<name>` is always one of the host's.",
+      examples: ["default"],
+    }),
     macAddress: MacAddress.optional().meta({ description: "Without: one is made." }),
+    ipv4Address: Ipv4Address.optional().meta({
+      description: "In a network of the project with an IPv4 subnet. Without: the first that is free.",
+    }),
   })
   .meta({ id: "VmNic" });
+
+/** A VM has no more. */
+export const MAX_NICS = 8;
+
+export const AttachNicBody = z.strictObject(Nic.shape).meta({
+  id: "AttachVmNicBody",
+  examples: [{ name: "eth1", network: "backend" }],
+});
 
 const Placement = z
   .strictObject({
@@ -133,7 +149,7 @@ const NewVmSpec = z
     runPolicy: z.enum(["running", "stopped"]).default("running"),
     boot: Boot.optional(),
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
-    nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
+    nics: z.array(Nic).max(MAX_NICS).refine(distinct, "the names must differ").default([]),
     cloudInit: NewCloudInit.optional(),
   })
   .refine((spec) => boots(spec, "pvgrub") || !hasFirmware(spec) || spec.disks.length + spec.nics.length > 0, {
@@ -218,6 +234,29 @@ const ConditionSchema = z
 const PowerName = z.enum(["running", "paused", "saved", "off", "crashed", "unknown"]);
 const PhaseName = z.enum(["provisioning", "ready", "failed", "deleting"]);
 
+const VmNicStatus = z
+  .strictObject({
+    name: DeviceName,
+    network: z.string(),
+    networkId: Id.nullable().meta({ description: "Null for a network that the host has by itself." }),
+    macAddress: z.string(),
+    addresses: z
+      .array(z.string())
+      .meta({ description: "Addresses that it has in the project's network, from create to delete." }),
+  })
+  .meta({ id: "VmNicStatus" });
+
+const VmAddress = z
+  .strictObject({
+    address: z.string(),
+    nic: DeviceName,
+    source: z.enum(["lease", "agent", "arp", "static"]).meta({
+      description:
+        "Who told of it: the host's DHCP (`lease`), the agent in the guest, the host's ARP table. `static`: it is the NIC's, but was not seen in use yet.",
+    }),
+  })
+  .meta({ id: "VmAddress" });
+
 const VmStatus = z
   .strictObject({
     phase: PhaseName.meta({ description: "Where the VM is in its life." }),
@@ -237,7 +276,10 @@ const VmStatus = z
       .int()
       .nullable()
       .meta({ description: "The generation that the host's definition has." }),
-    addresses: z.array(z.string()),
+    nics: z
+      .array(VmNicStatus)
+      .meta({ description: "Its NICs as they were made, in the order in which the guest sees them." }),
+    addresses: z.array(VmAddress),
     conditions: z.array(ConditionSchema),
     allowedActions: z
       .array(z.enum(ACTIONS))

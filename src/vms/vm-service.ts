@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import { sentTogether } from "../db/sql.ts";
 import type { Tx } from "../db/transaction.ts";
@@ -18,6 +17,7 @@ import {
 import type { SecretBox } from "../lib/secret-box.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
+import { lockSubjects } from "../operations/operation-lanes.ts";
 import { enqueue } from "../operations/operation-queue.ts";
 import { type PlannedSeed, planSeed } from "./cloud-init/plan-seed.ts";
 import { insertVm, type NewVmParts } from "./new-vm-store.ts";
@@ -25,6 +25,15 @@ import { memoryWithOverhead, type Placed } from "./placement.ts";
 import { createPlacementSnapshots, type PlacementSnapshots } from "./placement-snapshot.ts";
 import { requireDeclared } from "./vm-capability.ts";
 import { type PlannedVolume, planVolumes, wrong } from "./vm-images.ts";
+import type { NicRow } from "./vm-nic-store.ts";
+import {
+  networkSubjects,
+  networkWishes,
+  nicSpecOf,
+  type PlannedNic,
+  planNics,
+  reserveNics,
+} from "./vm-nics.ts";
 import { placeVm } from "./vm-placement.ts";
 import { domainNameOf, isDiskRole, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
@@ -60,20 +69,29 @@ export async function createVm(
   const id = newId<VmId>();
   const { projectId } = request;
   const body = completed(asked);
+  const nics = await planNics(
+    tx,
+    projectId,
+    body.spec.nics.map((nic, index) => ({ nic: nicSpecOf(nic), pointer: `/spec/nics/${index}` })),
+  );
   const needs = {
     hypervisor: body.spec.hypervisor ?? null,
     guestType: body.spec.guestType ?? null,
-    capabilities: wishesOf(body.spec),
+    capabilities: wishesOf(body.spec, nics),
   };
   requireDeclared(declared, needs);
   const seed = await planSeed(tx, secretBox, projectId, { id, name: body.name }, body.spec.cloudInit);
   const volumes = [...(await planVolumes(tx, projectId, body.spec)), ...seedVolume(seed)];
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
+  const lanes = networkSubjects(nics);
+  if (lanes.length > 0) await lockSubjects(tx, lanes);
+  const wanted = await networkWishes(tx, nics);
   const wish = {
     ...needs,
     cpuCount: body.spec.cpu.count,
     memoryMib,
-    networks: [...new Set(body.spec.nics.map(({ network }) => network))],
+    networks: wanted.networks,
+    managedNetworks: wanted.managed,
     // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
     volumeBytes: volumes.reduce(
       (sum, { imageId, format, capacityBytes }) =>
@@ -86,11 +104,26 @@ export async function createVm(
   const placed = await placeVm(tx, wish, snapshots);
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
+  const { hypervisor } = placed;
+  const nicRows = await reserveNics(tx, nics, { id: asId<HostId>(placed.hostId), hypervisor });
+  const { subjects, ...queued } = creation(id, body, volumes, placed);
+  const kind = kinds.get("vm.create");
   await sentTogether(
-    writeVm(tx, request, { id, operationId }, body, { volumes, seed, installationId }, placed, memoryMib),
+    writeVm(
+      tx,
+      request,
+      { id, operationId },
+      body,
+      { volumes, seed, nics: nicRows, installationId },
+      placed,
+      memoryMib,
+    ),
     enqueue(
       tx,
-      { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
+      {
+        ...{ ...request, ...queued, id: operationId, kind, subjects: [...subjects, ...lanes] },
+        input: { ...queued.input, networks: lanes.length > 0 },
+      },
       kinds,
     ),
   );
@@ -122,10 +155,15 @@ function creation(id: VmId, body: NewVm, volumes: readonly PlannedVolume[], plac
 }
 
 /** What the host must be able to do for this VM. */
-function wishesOf({ boot, disks, cloudInit }: NewVm["spec"]): Capability[] {
+function wishesOf({ boot, disks, cloudInit }: NewVm["spec"], nics: readonly PlannedNic[]): Capability[] {
   const firmware = "firmware" in boot ? boot.firmware : null;
+  const makesNetworks = nics.some(({ network }) => network !== null && network.kind !== "bridged");
   const hasVolumes = firmware === null || disks.length > 0 || cloudInit !== undefined;
-  return ["start", bootCapability(firmware), ...(hasVolumes ? ["volumes" as const] : [])];
+  return [
+    ...(["start", bootCapability(firmware)] as const),
+    ...(hasVolumes ? (["volumes"] as const) : []),
+    ...(makesNetworks ? (["networks"] as const) : []),
+  ];
 }
 
 async function wishedHost(tx: Tx, spec: NewVm["spec"]): Promise<string | null> {
@@ -144,10 +182,12 @@ async function writeVm(
   {
     volumes,
     seed,
+    nics,
     installationId,
   }: {
     readonly volumes: readonly PlannedVolume[];
     readonly seed: PlannedSeed | null;
+    readonly nics: readonly NicRow[];
     readonly installationId: InstallationId;
   },
   placed: Placed,
@@ -175,11 +215,7 @@ async function writeVm(
     }),
     images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),
     seed: seed?.sealed ?? null,
-    nics: body.spec.nics.map(({ name: nic, network, macAddress }) => ({
-      name: nic,
-      network,
-      macAddress: macAddress ?? newMacAddress(),
-    })),
+    nics,
   };
   await refuseTaken(refuseGone(insertVm(tx, parts)), body);
 }
@@ -191,13 +227,6 @@ async function writeVm(
 function specOf({ cloudInit: _, ...open }: NewVm["spec"], seed: PlannedSeed | null): VmSpec {
   const spec = JSON.parse(JSON.stringify(open)) as Omit<VmSpec, "cloudInit">;
   return seed === null ? spec : { ...spec, cloudInit: seed.shown };
-}
-
-/** QEMU's and libvirt's own prefix for guests, and 24 random bits; a unique index refuses the rare twin. */
-function newMacAddress(): string {
-  return ["52", "54", "00", ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0"))].join(
-    ":",
-  );
 }
 
 /** An image may be deleted between the look at it and its use. */

@@ -157,7 +157,7 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
     memoryMib: spec.memoryMib,
     boot: bootOf(vm, refOf),
     disks: volumes.flatMap(domainDisksOf),
-    nics: [...nics],
+    nics: nics.map(({ name, network, macAddress }) => ({ name, network, macAddress })),
     consolePool: pool,
   };
 }

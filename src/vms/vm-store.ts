@@ -16,7 +16,9 @@ import {
 import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
 import type {
   Condition,
+  SeenVmAddress,
   VmImageUse,
+  VmNic,
   VmPhase,
   VmPower,
   VmRecord,
@@ -45,7 +47,7 @@ interface VmRow {
   pool: string | null;
   observed_at: Date | null;
   observed_generation: number | null;
-  addresses: string[];
+  addresses: SeenVmAddress[];
   conditions: Condition[];
   created_at: Date;
   updated_at: Date;
@@ -110,7 +112,7 @@ export interface VmWithParts {
   readonly vm: VmRecord;
   /** Boot files and disks, in the order in which the guest sees them. */
   readonly volumes: readonly VolumeRecord[];
-  readonly nics: readonly NicRow[];
+  readonly nics: readonly DomainNicRow[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   /** What every domain of ours carries. */
   readonly installationId: InstallationId;
@@ -118,7 +120,7 @@ export interface VmWithParts {
 
 interface PartsRow extends VmRow {
   readonly volumes: VolumeRecord[];
-  readonly nics: NicRow[];
+  readonly nics: DomainNicRow[];
   readonly images: { readonly role: string; readonly imageId: ImageId }[];
   readonly installation_id: InstallationId;
 }
@@ -132,7 +134,7 @@ export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | n
                 FROM volume l WHERE l.vm_id = v.id), '[]') AS volumes,
       coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.name, 'network', n.network, 'macAddress', n.mac_address)
                                  ORDER BY n.position)
-                FROM vm_nic n WHERE n.vm_id = v.id), '[]') AS nics,
+                FROM vm_nic n WHERE n.vm_id = v.id AND n.attached), '[]') AS nics,
       coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', u.image_id))
                 FROM vm_image u WHERE u.vm_id = v.id), '[]') AS images
     ${FROM} WHERE v.id = ${id}::uuid`;
@@ -220,7 +222,7 @@ export async function updateReservation(
     WHERE vm_id = ${vmId}::uuid AND (cpu_count, memory_mib) <> (${cpuCount}::int, ${memoryMib}::int)`;
 }
 
-export interface NicRow {
+export interface DomainNicRow {
   readonly name: string;
   readonly network: string;
   readonly macAddress: string;
@@ -228,6 +230,7 @@ export interface NicRow {
 
 interface SurroundingsRow {
   readonly images: VmImageUse[];
+  readonly nics: VmNic[];
   readonly operations: string[];
   readonly ready: boolean | null;
   readonly inventory_at: Date | null;
@@ -241,12 +244,19 @@ const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.er
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
                              ORDER BY u.role)
             FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('name', c.name, 'networkId', c.network_id, 'macAddress', c.mac_address,
+                               'network', coalesce((SELECT n.name FROM network n WHERE n.id = c.network_id), c.network),
+                               'addresses', coalesce((SELECT jsonb_agg(host(a.address) ORDER BY a.address) FROM network_address a
+                                                      WHERE a.vm_id = c.vm_id AND a.nic_name = c.name), '[]'))
+                             ORDER BY c.position)
+            FROM vm_nic c WHERE c.vm_id = v.id), '[]') AS nics,
   coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
             WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations`;
 
 function surroundingsIn(row: SurroundingsRow): VmSurroundings {
   const {
     images,
+    nics,
     operations,
     ready,
     inventory_at: inventoryAt,
@@ -254,7 +264,7 @@ function surroundingsIn(row: SurroundingsRow): VmSurroundings {
     silent_since: since,
   } = row;
   const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
-  return { images, operations, host };
+  return { images, nics, operations, host };
 }
 
 /** What the view of each of these VMs needs beside its record. */

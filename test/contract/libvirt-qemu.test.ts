@@ -36,6 +36,8 @@ describeDriverContract({
     "directKernel",
     "firmwareBios",
     "firmwareUefi",
+    "networks",
+    "nicHotplug",
     "events",
   ],
   setUp: () => qemuWorld(host),

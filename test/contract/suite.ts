@@ -7,6 +7,8 @@ import { definitionBehaviours } from "./suite/definition.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
 import { limitBehaviours } from "./suite/limits.ts";
+import { networkBehaviours } from "./suite/networks.ts";
+import { nicBehaviours } from "./suite/nics.ts";
 import { powerBehaviours } from "./suite/power.ts";
 import { type Behaviour, ContractRecord } from "./suite/record.ts";
 import { Scene } from "./suite/scene.ts";
@@ -40,6 +42,8 @@ const TOPICS: readonly Topic[] = [
   { name: "VNC", ability: "vnc", register: vncBehaviours },
   { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
   { name: "volumes", ability: "volumes", register: volumeBehaviours },
+  { name: "networks", ability: "networks", register: networkBehaviours },
+  { name: "network interfaces", ability: "nicHotplug", register: nicBehaviours },
 ];
 
 /**
@@ -102,6 +106,8 @@ const MEMBERS = {
   reset: "resetDomain",
   save: "saveDomain",
   volumes: "volumes",
+  networks: "networks",
+  nicHotplug: "nics",
   consoleLog: "consoleLog",
   serialConsole: "openSerialConsole",
   vnc: "openVnc",

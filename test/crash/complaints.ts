@@ -10,6 +10,10 @@ export interface World {
   readonly volumes: readonly string[];
   /** UUIDs of the domains that have a console log. */
   readonly consoleLogs: readonly string[];
+  /** UUIDs of the networks that are ours, each once for each host that has it; absent where they are not looked at. */
+  readonly networks?: readonly string[];
+  /** MAC addresses that DHCP of these gives an address to. */
+  readonly leases?: readonly string[];
 }
 
 type Db = TestDatabase["db"];
@@ -26,6 +30,7 @@ export async function complaintsOf(
   return [
     ...(await openEnds(db, workers)),
     ...(await domainComplaints(db, world)),
+    ...(await networkComplaints(db, world)),
     ...(await imageComplaints(db, join(dataDir, "images"))),
   ];
 }
@@ -76,6 +81,41 @@ async function domainComplaints(db: Db, world: World): Promise<string[]> {
       world.volumes,
     ),
     ...wanted.filter(({ state }) => state !== "ready").map(({ name }) => `volume ${name} is not ready`),
+  ];
+}
+
+/**
+ * A network may be written down for a host that does not have it yet, but not the other way round. A lease is there for
+ * each NIC of a VM that was made, and for nothing else.
+ */
+async function networkComplaints(db: Db, world: World): Promise<string[]> {
+  const unfinished = await db.network.findMany({ where: { state: "deleting" }, select: { name: true } });
+  const rows = await db.networkHost.findMany({ select: { networkId: true } });
+  const written = rows.map(({ networkId }) => networkId);
+  const nics = await db.vmNic.findMany({
+    where: { networkId: { not: null }, vm: { phase: "ready" } },
+    select: { macAddress: true, attached: true, name: true },
+  });
+  const addresses = await db.$queryRaw<{ count: number }[]>`
+    SELECT count(*)::int AS count FROM vm_nic c WHERE c.network_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM network_address a WHERE a.vm_id = c.vm_id AND a.nic_name = c.name)`;
+  const surplus = (world.networks ?? []).filter(
+    (id) =>
+      (world.networks ?? []).filter((other) => other === id).length >
+      written.filter((other) => other === id).length,
+  );
+  return [
+    ...unfinished.map(({ name }) => `network ${name} is still being deleted`),
+    ...[...new Set(surplus)].map((id) => `network ${id} is on more hosts than is written down`),
+    ...(addresses[0]?.count === 0 ? [] : ["a NIC has no address"]),
+    ...nics.filter(({ attached }) => !attached).map(({ name }) => `NIC ${name} is still being attached`),
+    ...(world.leases === undefined
+      ? []
+      : differences(
+          "lease",
+          nics.map(({ macAddress }) => macAddress),
+          world.leases,
+        )),
   ];
 }
 

@@ -37,16 +37,25 @@ export interface Scene {
 export const DISK_IMAGE = "disk-image";
 export const KERNEL_IMAGE = "kernel-image";
 
+/** The network that the VMs of the scenes are in, where the rig's hosts make networks. */
+export const CAMPAIGN_NETWORK = { name: "campaign", kind: "isolated", ipv4: { cidr: "10.64.0.0/16" } };
+export const NIC_SPEC = { nics: [{ name: "eth0", network: CAMPAIGN_NETWORK.name }] };
+
 const nothing = (): Promise<void> => Promise.resolve();
 
 /** A create that does not start has a step that others leave out. */
 const STOPPED_CREATE = "vm.create stopped";
 /** What is saved comes back, and goes back, by other calls than what is off. */
 const SAVED_START = "vm.start saved";
+/** NICs of a VM that is off are in its definition only. */
+const OFF_ATTACH = "vm.attachNic off";
+const OFF_DETACH = "vm.detachNic off";
 /** Scenes of a kind beside the one of its own name. */
 const FURTHER: Readonly<Record<string, readonly string[]>> = {
   "vm.create": [STOPPED_CREATE],
   "vm.start": [SAVED_START],
+  "vm.attachNic": [OFF_ATTACH],
+  "vm.detachNic": [OFF_DETACH],
 };
 
 /** Bodies of actions whose defaults leave a step without work. */
@@ -88,6 +97,27 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
       body: { name, kind: "disk", source: { kind: "debootstrap", suite: "bookworm" } },
     }),
   },
+  "network.delete": {
+    input: {},
+    prepare: (stage, { name }) => makeNetwork(stage, name),
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/networks/${name}` }),
+  },
+  "network.withdraw": {
+    input: {},
+    async prepare(stage, place) {
+      await makeNetwork(stage, place.name);
+      // A VM that was there leaves the network on its host.
+      const nics = [{ name: "eth0", network: place.name }];
+      const vm = createRequest({ ...stage, guestSpec: { ...stage.guestSpec, nics } }, place, "stopped");
+      await stage.call.done(vm);
+      await stage.call.done({ method: "DELETE", path: `/v1/vms/${place.name}` });
+    },
+    request: (_stage, { name, host }) => ({ method: "DELETE", path: `/v1/networks/${name}/hosts/${host}` }),
+  },
+  "vm.attachNic": attachScene("running"),
+  [OFF_ATTACH]: attachScene("off"),
+  "vm.detachNic": detachScene("running"),
+  [OFF_DETACH]: detachScene("off"),
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),
@@ -117,9 +147,38 @@ export function sceneOf(name: string): Scene {
   return scene;
 }
 
+let subnets = 0;
+
+/** Networks of one installation have subnets apart. */
+async function makeNetwork({ call }: Stage, name: string): Promise<void> {
+  const cidr = `10.${65 + (subnets >> 8)}.${subnets++ & 255}.0/24`;
+  await call.make("/v1/networks", { name, kind: "isolated", ipv4: { cidr } });
+}
+
+const MORE = { name: "more", network: CAMPAIGN_NETWORK.name };
+
+function attachScene(power: "running" | "off"): Scene {
+  return {
+    input: { managed: true },
+    prepare: (stage, place) => makeVm(stage, place, power),
+    request: (_stage, { name }) => ({ method: "POST", path: `/v1/vms/${name}/nics`, body: MORE }),
+  };
+}
+
+function detachScene(power: "running" | "off"): Scene {
+  return {
+    input: { managed: true },
+    async prepare(stage, place) {
+      await makeVm(stage, place, power);
+      await stage.call.done({ method: "POST", path: `/v1/vms/${place.name}/nics`, body: MORE });
+    },
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/nics/${MORE.name}` }),
+  };
+}
+
 function createScene(runPolicy: "running" | "stopped"): Scene {
   return {
-    input: { start: runPolicy === "running", bootFiles: true, disks: true },
+    input: { start: runPolicy === "running", bootFiles: true, disks: true, networks: true },
     prepare: nothing,
     request: (stage, place) => createRequest(stage, place, runPolicy),
   };

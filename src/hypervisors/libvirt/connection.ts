@@ -12,6 +12,8 @@ import type { HostContext, LibvirtDriverType } from "./host-context.ts";
 import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
 import { save } from "./managed-save.ts";
+import { networkAbility } from "./networks.ts";
+import { nicAbility } from "./nics.ts";
 import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
@@ -59,6 +61,8 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       ? {}
       : {
           volumes: volumeAbility(lanes),
+          networks: networkAbility(host),
+          nics: nicAbility(host),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -60,8 +60,12 @@ export function domainXml(spec: DomainSpec, platform: GuestPlatform, paths: Reso
     xmlNode("on_crash", {}, "destroy"),
     xmlNode("devices", {}, devices(spec, paths)),
   ]);
+  return written(domain);
+}
+
+function written(node: XmlNode): string {
   try {
-    return writeXml(domain);
+    return writeXml(node);
   } catch (cause) {
     if (!(cause instanceof XmlCharacterError)) throw cause;
     throw new HypervisorError("invalid-spec", `the specification is refused: ${cause.message}`, { cause });
@@ -187,6 +191,11 @@ function placeOf(item: DomainDisk, paths: ResolvedPaths): { type: DiskSource["ty
   if (found === undefined) throw missingPath(`disk '${item.name}'`);
   const { type, path } = found;
   return { type, source: xmlNode("source", type === "file" ? { file: path } : { dev: path }) };
+}
+
+/** One NIC by itself, as it is plugged in. Throws HypervisorError `invalid-spec`. */
+export function nicXml(nic: DomainNic): string {
+  return written(networkInterface(nic));
 }
 
 function networkInterface(nic: DomainNic): XmlNode {

@@ -34,6 +34,8 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "vnc",
   "screenshot",
   "volumes",
+  "networks",
+  "nicHotplug",
 ];
 
 /** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */

@@ -14,8 +14,9 @@ import { type SimConsoles, serialConsoleOf } from "./sim-console.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
-import { memoryMibOf, SIM_POOL, simHostFacts, simNetworks, simUuid } from "./sim-facts.ts";
+import { memoryMibOf, SIM_POOL, simHostFacts, simNetwork, simUuid } from "./sim-facts.ts";
 import type { SimLife } from "./sim-life.ts";
+import { observedNetworkOf, simNetworkAbility, simNicAbility } from "./sim-networks.ts";
 import { POWER_RULES, type PowerCall, type PowerRule } from "./sim-power.ts";
 import {
   type ConsoleRow,
@@ -94,6 +95,8 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     resetDomain: (uuid, call) => changePower("resetDomain", uuid, call),
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
+    nics: simNicAbility(calls, target),
+    ...(settings.hypervisor === "kvm" ? { networks: simNetworkAbility(calls, target) } : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),
   };
@@ -128,7 +131,7 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
   const capacityBytes = simPoolBytes(settings);
   return {
     domains: [...domain0Of(settings), ...row.domains.map(observedDomainOf)],
-    networks: simNetworks(settings),
+    networks: [simNetwork(settings), ...row.networks.map(observedNetworkOf)],
     pools: [
       {
         name: SIM_POOL,
@@ -141,6 +144,11 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
       },
     ],
     memoryFreeMib: Math.max(0, guestMemoryMibOf(settings) - row.usedMemoryMib),
+    addresses: row.addresses.map(({ macAddress, ipv4Address }) => ({
+      macAddress,
+      address: ipv4Address,
+      source: "lease",
+    })),
   };
 }
 

@@ -1,5 +1,6 @@
 import { bootCapability } from "../capabilities.ts";
 import {
+  type DomainNic,
   type DomainSpec,
   type Hypervisor,
   HypervisorError,
@@ -16,6 +17,7 @@ export interface SimDefinition {
   readonly memoryMib: number;
   readonly volumes: readonly VolumeRef[];
   readonly networks: readonly string[];
+  readonly nics: readonly Pick<DomainNic, "network" | "macAddress">[];
   readonly commandLine: string | null;
 }
 
@@ -47,6 +49,7 @@ export function definitionOf(spec: DomainSpec, hypervisor: Hypervisor): SimDefin
     memoryMib: spec.memoryMib,
     volumes: [...disks, ...kernels].map(({ pool, name }) => ({ pool, name })),
     networks: spec.nics.map(({ network }) => network),
+    nics: spec.nics.map(({ network, macAddress }) => ({ network, macAddress })),
     commandLine: boot.kind === "kernel" ? boot.commandLine : null,
   };
 }

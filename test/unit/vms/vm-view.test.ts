@@ -46,7 +46,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], operations: [], host });
+  const { status } = viewOf(record, { images: [], nics: [], operations: [], host });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -65,7 +65,12 @@ describe("the conditions of a VM", () => {
 
   test("say that its host is silent, and why", () => {
     const silent = { ready: false, inventoryAt: T1, error: "connection refused", since: T1 };
-    const { status } = viewOf(vm({ power: "unknown" }), { images: [], operations: [], host: silent });
+    const { status } = viewOf(vm({ power: "unknown" }), {
+      images: [],
+      nics: [],
+      operations: [],
+      host: silent,
+    });
     expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
     expect(status.conditions[0]?.message).toContain("connection refused");
   });
@@ -90,7 +95,7 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], operations: [], host }).status.observedAt;
+    viewOf(record, { images: [], nics: [], operations: [], host }).status.observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());

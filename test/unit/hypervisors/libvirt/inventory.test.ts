@@ -30,6 +30,15 @@ const answers: Answers = {
   domainGetXmlDesc: () => ({ xml: fixture("domain-ours-9.0.0") }),
   domainGetState: () => ({ state: 3, reason: 5 }),
   connectListAllNetworks: () => ({ networks: [{ name: "default", uuid: "n" }] }),
+  networkGetDhcpLeases: () => ({
+    leases: [
+      { mac: "52:54:00:AA:00:01", ipAddr: "10.0.0.5" },
+      { mac: null, ipAddr: "10.0.0.6" },
+    ],
+  }),
+  domainInterfaceAddresses: () => ({
+    interfaces: [{ hwAddr: "52:54:00:aa:00:02", addrs: [{ addr: "10.0.0.7" }, { addr: "no address" }] }],
+  }),
   networkGetXmlDesc: () => ({ xml: fixture("network-nat-9.0.0") }),
   connectListAllStoragePools: ({ flags }: { flags: number }) => ({
     pools: flags === 0 ? [{ name: "default", uuid: "p" }] : [],
