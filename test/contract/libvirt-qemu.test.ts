@@ -37,6 +37,7 @@ describeDriverContract({
     "firmwareBios",
     "events",
   ],
+  volumeMembers: ["overlayVolume", "uploadPart"],
   setUp: () => qemuWorld(host),
   hooks: qemuHooks(() => host),
 });

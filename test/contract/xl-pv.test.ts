@@ -21,6 +21,7 @@ describeDriverContract({
   hypervisor: "xen",
   guestType: "pv",
   declared: XL_CAPABILITIES,
+  volumeMembers: ["uploadPart", "digestVolume"],
   setUp: () => xlWorld(host),
   hooks: xlHooks(() => host, "pv"),
 });

@@ -85,6 +85,8 @@ CREATE OR REPLACE VIEW sim.domain_now AS
     CASE WHEN stops_at <= clock_timestamp() THEN 'shutdown' ELSE reason END AS reason
   FROM sim.domain WHERE absent_until IS NULL OR absent_until <= clock_timestamp();
 `,
+  // The volume of the same pool that this one reads from where it holds nothing itself; and how many bytes were sent to it.
+  "ALTER TABLE sim.volume ADD COLUMN base_name text, ADD COLUMN received_bytes bigint NOT NULL DEFAULT 0",
 ];
 
 const DROP_FUNCTIONS = `

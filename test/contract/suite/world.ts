@@ -19,6 +19,8 @@ export interface DriverContract {
   readonly guestType: GuestType;
   /** What a host of this kind offers: the suite tests just this, and fails where the probe says otherwise. */
   readonly declared: readonly Capability[];
+  /** Which of the optional members of `volumes` a host of this kind has, in this order; none where it has no volumes. */
+  readonly volumeMembers: readonly ("overlayVolume" | "uploadPart" | "digestVolume")[];
   /** Starts what the run needs, once, before the first behaviour. */
   readonly setUp: () => Promise<ContractWorld>;
   /** What the run can do to its hosts beside the contract. A hook that is absent leaves its behaviours out. */
