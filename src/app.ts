@@ -14,6 +14,7 @@ import { type Metrics, measureRequests } from "./http/metrics.ts";
 import { collectOpenApi, serveOpenApi } from "./http/openapi.ts";
 import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
+import { type HostImageRouteDeps, registerHostImageRoutes } from "./image-cache/host-image-routes.ts";
 import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
 import type { KindRegistry } from "./operations/operation-kinds.ts";
@@ -35,6 +36,7 @@ export interface AppDeps {
   readonly feed: EventFeed;
   readonly capabilities: CapabilityRouteDeps;
   readonly hosts: HostRouteDeps;
+  readonly hostImages: HostImageRouteDeps;
   readonly images: ImageRouteDeps;
   readonly vms: VmRouteDeps;
   readonly consoles: Omit<ConsoleRouteDeps, "db" | "tokenWorks" | "wake">;
@@ -59,6 +61,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerTokenRoutes(api, { db: database, clock });
   registerHostRoutes(api, deps.hosts);
   registerCapabilityRoutes(api, deps.capabilities);
+  registerHostImageRoutes(api, deps.hostImages);
   registerImageRoutes(api, deps.images);
   registerSshKeyRoutes(api, { db: database });
   registerVmRoutes(api, deps.vms);

@@ -1,5 +1,6 @@
 import type { Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
+import type { CachedContent } from "../image-cache/host-image.ts";
 import type { ImageRecord } from "../images/image-record.ts";
 import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -14,6 +15,8 @@ export interface PlannedVolume {
   readonly format: VolumeFormat;
   readonly capacityBytes: number;
   readonly imageId: ImageId | null;
+  /** What it is filled with, as hosts keep it; null for what no image fills. */
+  readonly content: CachedContent | null;
 }
 
 /**
@@ -36,7 +39,7 @@ export async function planVolumes(
     const role = `disk:${disk.name}`;
     const askedBytes = disk.sizeGib === undefined ? null : disk.sizeGib * GIB;
     if (disk.image === undefined) {
-      volumes.push({ role, format: "qcow2", capacityBytes: askedBytes ?? GIB, imageId: null });
+      volumes.push({ role, format: "qcow2", capacityBytes: askedBytes ?? GIB, imageId: null, content: null });
       continue;
     }
     const image = await imageOf(tx, projectId, disk.image, "disk", `${pointer}/image`);
@@ -50,6 +53,7 @@ export async function planVolumes(
       format: image.format ?? "raw",
       capacityBytes: askedBytes ?? needed,
       imageId: image.id,
+      content: contentOf(image),
     });
   }
   return volumes;
@@ -62,7 +66,14 @@ async function bootFile(
   name: string,
 ): Promise<PlannedVolume> {
   const image = await imageOf(tx, projectId, name, role, `/spec/boot/${role}`);
-  return { role, format: "raw", capacityBytes: image.content?.sizeBytes ?? 0, imageId: image.id };
+  const capacityBytes = image.content?.sizeBytes ?? 0;
+  return { role, format: "raw", capacityBytes, imageId: image.id, content: contentOf(image) };
+}
+
+function contentOf({ content }: ImageRecord): CachedContent | null {
+  if (content === null) return null;
+  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
+  return { sha256, sizeBytes, format: format ?? "raw", capacityBytes: virtualSizeBytes ?? sizeBytes };
 }
 
 async function imageOf(

@@ -30,6 +30,8 @@ export interface VmRouteDeps {
   /** What the drivers declare. */
   readonly declared: readonly DeclaredGuestType[];
   readonly secretBox: SecretBox;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
 
 const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });

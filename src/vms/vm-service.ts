@@ -5,8 +5,10 @@ import type { Tx } from "../db/transaction.ts";
 import { findHost } from "../hosts/host-store.ts";
 import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
+import type { CachedContent } from "../image-cache/host-image.ts";
+import { bringContents } from "../image-cache/image-cache.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type HostId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
+import { asId, type HostId, type HostImageId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -26,6 +28,8 @@ export interface CreateVmDeps {
   readonly kinds: KindRegistry;
   /** Seals what cloud-init is told. */
   readonly secretBox: SecretBox;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
 
 /** What a create needs of its process. */
@@ -42,7 +46,7 @@ export interface Creating {
  */
 export async function createVm(
   tx: Tx,
-  { kinds, secretBox }: CreateVmDeps,
+  { kinds, secretBox, imageCacheBytes }: CreateVmDeps,
   request: VmRequest,
   body: CreateVmBody,
   { declared, snapshots = createPlacementSnapshots() }: Creating,
@@ -73,22 +77,54 @@ export async function createVm(
     hostId: await wishedHost(tx, body.spec),
   };
   const placed = await placeVm(tx, wish, snapshots);
+  const copies = await copiesFor(tx, { kinds, limitBytes: imageCacheBytes }, request, placed, volumes);
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
+  const creating = creation(id, body, volumes, placed);
+  const subjects = [...creating.subjects, ...copies.subjects];
   await sentTogether(
-    writeVm(tx, request, { id, operationId }, body, { volumes, seed }, placed, memoryMib),
+    writeVm(tx, request, { id, operationId }, body, { volumes, seed, copies: copies.ids }, placed, memoryMib),
     enqueue(
       tx,
-      { ...request, ...creation(id, body, volumes, placed), id: operationId, kind: kinds.get("vm.create") },
+      { ...request, ...creating, subjects, id: operationId, kind: kinds.get("vm.create") },
       kinds,
     ),
   );
   return { id, operationId };
 }
 
+interface Copies {
+  /** By the content's digest and format. */
+  readonly ids: ReadonlyMap<string, HostImageId>;
+  readonly subjects: readonly Subject[];
+}
+
+/** The copies on the host that the volumes are made of; they are brought first where they are not there. */
+async function copiesFor(
+  tx: Tx,
+  cache: { readonly kinds: KindRegistry; readonly limitBytes: number },
+  request: VmRequest,
+  { hostId, pool }: Placed,
+  volumes: readonly PlannedVolume[],
+): Promise<Copies> {
+  const contents = new Map(volumes.flatMap(({ content }) => (content === null ? [] : [[keyOf(content), content]])));
+  const place = { hostId: asId<HostId>(hostId), pool };
+  const brought = await bringContents(tx, cache, request, place, [...contents.values()]);
+  if (brought === null) return { ids: new Map(), subjects: [] };
+  const ids = [...contents.keys()].flatMap((key, index) => {
+    const id = brought.ids[index];
+    return id === undefined ? [] : [[key, id] as const];
+  });
+  return { ids: new Map(ids), subjects: brought.subjects };
+}
+
+function keyOf({ sha256, format }: CachedContent): string {
+  return `${format} ${sha256}`;
+}
+
 function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {
   if (seed === null) return [];
-  return [{ role: SEED_ROLE, format: "raw", capacityBytes: seed.sizeBytes, imageId: null }];
+  return [{ role: SEED_ROLE, format: "raw", capacityBytes: seed.sizeBytes, imageId: null, content: null }];
 }
 
 /** What is queued for a new VM. */
@@ -129,7 +165,15 @@ async function writeVm(
   { projectId }: VmRequest,
   { id, operationId }: Queued<VmId>,
   body: CreateVmBody,
-  { volumes, seed }: { readonly volumes: readonly PlannedVolume[]; readonly seed: PlannedSeed | null },
+  {
+    volumes,
+    seed,
+    copies,
+  }: {
+    readonly volumes: readonly PlannedVolume[];
+    readonly seed: PlannedSeed | null;
+    readonly copies: Copies["ids"];
+  },
   placed: Placed,
   memoryMib: number,
 ): Promise<void> {
@@ -138,19 +182,24 @@ async function writeVm(
   const { hypervisor, guestType, pool } = placed;
   const spec = specOf(body.spec, seed);
   const vm = { id, projectId, name, labels, spec, hostId, hypervisor, guestType, pool };
+  const made = volumes.map((volume) => ({ ...volume, id: newId<VolumeId>() }));
   const parts: NewVmParts = {
     vm: { ...vm, domainName: domainNameOf({ id, name }) },
     ...{ hostName: placed.hostName, operationId },
     reservation: { cpuCount: body.spec.cpu.count, memoryMib },
-    volumes: volumes.map(({ role, format, capacityBytes }, position) => {
+    volumes: made.map(({ id: volumeId, role, format, capacityBytes }, position) => {
       return {
-        id: newId<VolumeId>(),
+        id: volumeId,
         name: volumeNameOf(id, role, format),
         role,
         position,
         format,
         capacityBytes,
       };
+    }),
+    copies: made.flatMap(({ id: volumeId, content }) => {
+      const hostImageId = content === null ? undefined : copies.get(keyOf(content));
+      return hostImageId === undefined ? [] : [{ volumeId, hostImageId }];
     }),
     images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),
     seed: seed?.sealed ?? null,
