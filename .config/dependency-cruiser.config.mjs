@@ -6,6 +6,7 @@ const LAYERS = [
   ["app.ts", "worker.ts"],
   ["consoles/"],
   ["vms/"],
+  ["image-cache/"],
   ["hosts/", "images/", "volumes/", "networks/", "projects/", "ssh-keys/", "tokens/"],
   ["operations/", "events/"],
   ["http/", "hypervisors/"],

@@ -15,6 +15,7 @@ import { type Metrics, measureRequests } from "./http/metrics.ts";
 import { collectOpenApi, serveOpenApi } from "./http/openapi.ts";
 import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
+import { type HostImageRouteDeps, registerHostImageRoutes } from "./image-cache/host-image-routes.ts";
 import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
 import { registerNetworkRoutes } from "./networks/network-routes.ts";
@@ -38,6 +39,7 @@ export interface AppDeps {
   readonly feed: EventFeed;
   readonly capabilities: CapabilityRouteDeps;
   readonly hosts: HostRouteDeps;
+  readonly hostImages: HostImageRouteDeps;
   readonly images: ImageRouteDeps;
   readonly volumes: VolumeRouteDeps;
   readonly vms: VmRouteDeps;
@@ -64,6 +66,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerHostRoutes(api, deps.hosts);
   registerPoolRoutes(api, { db: database });
   registerCapabilityRoutes(api, deps.capabilities);
+  registerHostImageRoutes(api, deps.hostImages);
   registerImageRoutes(api, deps.images);
   registerNetworkRoutes(api, { db: database, kinds });
   registerSshKeyRoutes(api, { db: database });

@@ -18,6 +18,8 @@ export interface Config {
   readonly imageImportAllow: readonly string[];
   readonly maxImageGib: number;
   readonly imageBuildsPerWorker: number;
+  /** How much of a pool copies of images may take that no volume needs. */
+  readonly hostImageCacheGib: number;
   readonly inventorySeconds: number;
   readonly leaseSeconds: number;
   readonly drainSeconds: number;
@@ -85,6 +87,7 @@ const Environment = z.object({
     ),
   DROVER_MAX_IMAGE_GIB: z.coerce.number().int().min(1).max(65_536).default(64),
   DROVER_IMAGE_BUILDS_PER_WORKER: z.coerce.number().int().min(1).max(64).default(1),
+  DROVER_HOST_IMAGE_CACHE_GIB: z.coerce.number().min(0).max(1_048_576).default(100),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
   DROVER_DRAIN_SECONDS: seconds(3_600).default(20),
@@ -124,6 +127,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     imageImportAllow: env.DROVER_IMAGE_IMPORT_ALLOW,
     maxImageGib: env.DROVER_MAX_IMAGE_GIB,
     imageBuildsPerWorker: env.DROVER_IMAGE_BUILDS_PER_WORKER,
+    hostImageCacheGib: env.DROVER_HOST_IMAGE_CACHE_GIB,
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
     leaseSeconds: env.DROVER_LEASE_SECONDS,
     drainSeconds: env.DROVER_DRAIN_SECONDS,

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { AttachVmNicData, AttachVmNicErrors, AttachVmNicResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateNetworkData, CreateNetworkErrors, CreateNetworkResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteNetworkData, DeleteNetworkErrors, DeleteNetworkResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DetachVmNicData, DetachVmNicErrors, DetachVmNicResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetNetworkData, GetNetworkErrors, GetNetworkResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListNetworksData, ListNetworksErrors, ListNetworksResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, RemoveNetworkFromHostData, RemoveNetworkFromHostErrors, RemoveNetworkFromHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateNetworkData, UpdateNetworkErrors, UpdateNetworkResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { AttachVmNicData, AttachVmNicErrors, AttachVmNicResponses, BringImageToHostData, BringImageToHostErrors, BringImageToHostResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateNetworkData, CreateNetworkErrors, CreateNetworkResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteNetworkData, DeleteNetworkErrors, DeleteNetworkResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DetachVmNicData, DetachVmNicErrors, DetachVmNicResponses, EvictImageFromHostData, EvictImageFromHostErrors, EvictImageFromHostResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetNetworkData, GetNetworkErrors, GetNetworkResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostImagesData, ListHostImagesErrors, ListHostImagesResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListNetworksData, ListNetworksErrors, ListNetworksResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, RemoveNetworkFromHostData, RemoveNetworkFromHostErrors, RemoveNetworkFromHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateNetworkData, UpdateNetworkErrors, UpdateNetworkResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -175,6 +175,43 @@ export const forgetHost = <ThrowOnError extends boolean = false>(options: Option
         'Content-Type': 'application/json',
         ...options.headers
     }
+});
+
+/**
+ * List the images that a host keeps
+ *
+ * A VM's disks are made of the copy in its host's pool, which is brought there once. What no volume needs goes when its image is deleted, or when there are more than `DROVER_HOST_IMAGE_CACHE_GIB` in a pool, the least recently used first.
+ */
+export const listHostImages = <ThrowOnError extends boolean = false>(options: Options<ListHostImagesData, ThrowOnError>): RequestResult<ListHostImagesResponses, ListHostImagesErrors, ThrowOnError> => (options.client ?? client).get<ListHostImagesResponses, ListHostImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images',
+    ...options
+});
+
+/**
+ * Bring an image to a host
+ *
+ * Before a VM needs it. One that is there already is left as it is.
+ */
+export const bringImageToHost = <ThrowOnError extends boolean = false>(options: Options<BringImageToHostData, ThrowOnError>): RequestResult<BringImageToHostResponses, BringImageToHostErrors, ThrowOnError> => (options.client ?? client).post<BringImageToHostResponses, BringImageToHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Remove the copy of an image from a host
+ *
+ * `image` is the copy's id, as the list shows it. Refused while volumes need it.
+ */
+export const evictImageFromHost = <ThrowOnError extends boolean = false>(options: Options<EvictImageFromHostData, ThrowOnError>): RequestResult<EvictImageFromHostResponses, EvictImageFromHostErrors, ThrowOnError> => (options.client ?? client).delete<EvictImageFromHostResponses, EvictImageFromHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images/{image}',
+    ...options
 });
 
 /**

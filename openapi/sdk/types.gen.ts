@@ -20,6 +20,17 @@ export type AttachVmNicBody = {
     ipv4Address?: string;
 };
 
+export type BringImageBody = {
+    /**
+     * Id of an image of any project.
+     */
+    image: string;
+    /**
+     * Name of a pool of the host that holds files.
+     */
+    pool: string;
+};
+
 export type CapabilityTable = {
     /**
      * Every ability, and what it means.
@@ -344,6 +355,44 @@ export type HostDomain = {
 
 export type HostDomainList = {
     items: Array<HostDomain>;
+};
+
+/**
+ * The copy of an image's content in a pool of a host.
+ */
+export type HostImage = {
+    id: string;
+    pool: string;
+    sha256: string;
+    format: 'raw' | 'qcow2';
+    sizeBytes: number;
+    /**
+     * `ready`: VMs are made of it. `filling` and `evicting`: see `operation`. `absent`: it did not come (`error`), or was given up.
+     */
+    state: 'absent' | 'filling' | 'ready' | 'evicting';
+    /**
+     * How much of it has arrived for certain.
+     */
+    filledBytes: number;
+    /**
+     * Volumes that are being made of it, or read from it for as long as they exist. With any, it stays.
+     */
+    volumeCount: number;
+    /**
+     * What fills or evicts it, or did so last.
+     */
+    operation: string | null;
+    error: ErrorBody | null;
+    lastUsedAt: string;
+};
+
+export type HostImageAnswer = {
+    hostImage: HostImage;
+    operation: Operation;
+};
+
+export type HostImageList = {
+    items: Array<HostImage>;
 };
 
 export type HostNetwork = {
@@ -2218,6 +2267,212 @@ export type ForgetHostResponses = {
 };
 
 export type ForgetHostResponse = ForgetHostResponses[keyof ForgetHostResponses];
+
+export type ListHostImagesData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/images';
+};
+
+export type ListHostImagesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostImagesError = ListHostImagesErrors[keyof ListHostImagesErrors];
+
+export type ListHostImagesResponses = {
+    /**
+     * OK
+     */
+    200: HostImageList;
+};
+
+export type ListHostImagesResponse = ListHostImagesResponses[keyof ListHostImagesResponses];
+
+export type BringImageToHostData = {
+    body: BringImageBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts/{host}/images';
+};
+
+export type BringImageToHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `image_not_ready`: The image is not ready. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type BringImageToHostError = BringImageToHostErrors[keyof BringImageToHostErrors];
+
+export type BringImageToHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostImageAnswer;
+};
+
+export type BringImageToHostResponse = BringImageToHostResponses[keyof BringImageToHostResponses];
+
+export type EvictImageFromHostData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts/{host}/images/{image}';
+};
+
+export type EvictImageFromHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use. `invalid_state`: The state does not allow this.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type EvictImageFromHostError = EvictImageFromHostErrors[keyof EvictImageFromHostErrors];
+
+export type EvictImageFromHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostImageAnswer;
+};
+
+export type EvictImageFromHostResponse = EvictImageFromHostResponses[keyof EvictImageFromHostResponses];
 
 export type ListHostNetworksData = {
     body?: never;

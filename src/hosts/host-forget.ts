@@ -5,7 +5,7 @@ import { asId, type ProjectId } from "../lib/ids.ts";
 import { endLocked, type LockedOperation, lockUnfinished } from "../operations/operation-abandon.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import type { HostRecord } from "./host-record.ts";
-import { deleteHostRow, deleteHostVms, findHost, lockHost, vmsOnHost } from "./host-store.ts";
+import { deleteHostRow, deleteHostVms, findHost, hostImageIdsOn, lockHost, vmsOnHost } from "./host-store.ts";
 
 /**
  * Gives up a dead host with all that was on it: its VMs leave the inventory, what was queued for them ends as failed.
@@ -53,6 +53,7 @@ async function lockWithOperations(
       vms.map(({ id }) => id),
     )),
     ...(await lockUnfinished(tx, "host", [found.id])),
+    ...(await lockUnfinished(tx, "hostImage", await hostImageIdsOn(tx, found.id))),
   ];
   const host = await lockHost(tx, found.id);
   if (host === null) throw noSuchHost(idOrName);

@@ -23,6 +23,7 @@ import type { Credentials, PatchHostBody, RegisterHostBody } from "./host-schema
 import {
   deleteHostRow,
   findHost,
+  hostImageIdsOn,
   hostOfMachine,
   insertHost,
   lockHost,
@@ -304,7 +305,10 @@ export async function deleteHost(
   ifMatch: IfMatch | null,
 ): Promise<void> {
   const { id } = await requireHost(tx, idOrName);
-  const unfinished = await lockUnfinished(tx, "host", [id]);
+  const unfinished = [
+    ...(await lockUnfinished(tx, "host", [id])),
+    ...(await lockUnfinished(tx, "hostImage", await hostImageIdsOn(tx, id))),
+  ];
   const host = await requireLocked(tx, id, ifMatch);
   const why = new DroverError("cancelled", `The host "${host.name}" was deleted.`);
   await endLocked(tx, kinds, unfinished, { state: "cancelled", error: why, undone: true });

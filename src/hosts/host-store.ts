@@ -207,6 +207,12 @@ export async function vmsOnHost(
     WHERE v.host_id = (SELECT id FROM host WHERE ${named(idOrName)})`;
 }
 
+/** The copies of images that a host has: what fills and evicts them has them as subjects. */
+export async function hostImageIdsOn(db: Sql, id: HostId): Promise<string[]> {
+  const rows = await db.$queryRaw<{ id: string }[]>`SELECT id FROM host_image WHERE host_id = ${id}::uuid`;
+  return rows.map((row) => row.id);
+}
+
 /**
  * Removes the VMs of a host with their volumes from the inventory, and says which they were. That it has networks is
  * forgotten too.

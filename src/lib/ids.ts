@@ -6,6 +6,7 @@ type Branded<Name extends string> = string & { readonly [brand]: Name };
 export type VmId = Branded<"vm">;
 export type HostId = Branded<"host">;
 export type ImageId = Branded<"image">;
+export type HostImageId = Branded<"hostImage">;
 export type SshKeyId = Branded<"sshKey">;
 export type NetworkId = Branded<"network">;
 export type VolumeId = Branded<"volume">;

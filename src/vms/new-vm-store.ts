@@ -2,7 +2,7 @@ import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
-import type { HostId, ImageId, OperationId, ProjectId, VmId } from "../lib/ids.ts";
+import type { HostId, HostImageId, ImageId, OperationId, ProjectId, VmId, VolumeId } from "../lib/ids.ts";
 import type { NewVolume } from "../volumes/volume-store.ts";
 import { insertNicParts, type NicRow } from "./vm-nic-store.ts";
 import type { VmSpec } from "./vm-record.ts";
@@ -26,6 +26,8 @@ export interface NewVmParts {
   readonly vm: NewVm;
   readonly reservation: Reservation;
   readonly volumes: readonly NewVolume[];
+  /** The copies on the host that its volumes are made of. */
+  readonly copies: readonly { readonly volumeId: VolumeId; readonly hostImageId: HostImageId }[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   readonly nics: readonly NicRow[];
   /** The sealed files of its seed; null: it has none. */
@@ -42,7 +44,7 @@ export interface NewVmParts {
  */
 export async function insertVm(
   tx: Tx,
-  { vm, reservation, volumes, images, nics, seed, hostName, operationId }: NewVmParts,
+  { vm, reservation, volumes, copies, images, nics, seed, hostName, operationId }: NewVmParts,
 ): Promise<void> {
   const data = Prisma.sql`jsonb_build_object('host', ${hostName}::text)`;
   const parts = [
@@ -56,6 +58,7 @@ export async function insertVm(
       INSERT INTO reservation (vm_id, host_id, cpu_count, memory_mib)
       SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
     ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
+    ...(copies.length === 0 ? [] : [insertCopyUses(copies)]),
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
     ...insertNicParts(nics),
     ...(seed === null ? [] : [insertSeed(seed)]),
@@ -75,6 +78,12 @@ function insertVolumes(volumes: readonly NewVolume[]): Prisma.Sql {
     FROM v, jsonb_to_recordset(${JSON.stringify(volumes)}::jsonb)
       AS n(id uuid, name text, role text, position int, format text, "capacityBytes" bigint,
            "deletePolicy" text))`;
+}
+
+function insertCopyUses(copies: NewVmParts["copies"]): Prisma.Sql {
+  return Prisma.sql`h AS (
+    INSERT INTO host_image_use (volume_id, host_image_id) SELECT n."volumeId", n."hostImageId"
+    FROM v, jsonb_to_recordset(${JSON.stringify(copies)}::jsonb) AS n("volumeId" uuid, "hostImageId" uuid))`;
 }
 
 function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {

@@ -4,6 +4,8 @@ import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import type { VolumeAbility } from "../hypervisors/hypervisor.ts";
 import { HypervisorError } from "../hypervisors/hypervisor.ts";
+import { copyOfVolume, releaseCopiesOfVm, releasedCopies } from "../image-cache/host-image-store.ts";
+import type { ImageCacheDeps } from "../image-cache/image-cache.ts";
 import type { ImageContents } from "../images/image-content.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId } from "../lib/ids.ts";
@@ -38,6 +40,7 @@ import {
   writeSeen,
 } from "./vm-steps.ts";
 import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
+import { makeFromCopy } from "./volume-from-copy.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
@@ -59,6 +62,8 @@ export interface VmCreateDeps {
   readonly images: ImageContents;
   /** Opens what cloud-init is told. */
   readonly secretBox: SecretBox;
+  /** Asked when a step runs: the registry of kinds holds this one. */
+  readonly cache: () => ImageCacheDeps;
 }
 
 /** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
@@ -132,6 +137,8 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
 }
 
+const Made = z.object({ complete: z.array(z.string()) });
+
 /** Makes the chosen volumes of the VM and fills each from its image or seed. Their names hold the VM's id, so a repeat finds them. */
 function volumeStep(
   name: string,
@@ -146,12 +153,22 @@ function volumeStep(
     timeoutSeconds: UPLOAD_LIMIT_SECONDS,
     async run(context) {
       const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
+      const complete: string[] = [];
       for (const volume of found?.volumes.filter(chosen) ?? []) {
-        const use = found?.images.find(({ role }) => role === volume.role);
-        await fillVolume(context, deps, volume, use?.imageId ?? null);
+        const copy = await context.read((db) => copyOfVolume(db, volume.id));
+        if (copy === null) {
+          const use = found?.images.find(({ role }) => role === volume.role);
+          await fillVolume(context, deps, volume, use?.imageId ?? null);
+        } else if (await makeFromCopy(context, deps.cache(), volumesAbility(context), volume, copy))
+          complete.push(volume.id);
       }
-      return undefined;
+      return { complete };
     },
+    // What does not read from its copy any more gives it free.
+    write: (_operation, result) => ({
+      parts: [releasedCopies(Made.parse(result).complete)],
+      events: [],
+    }),
     async undo(context) {
       const ability = volumesAbility(context);
       const volumes = await context.read((db) => volumesOf(db, context.operation.input.vmId));
@@ -230,6 +247,7 @@ async function recordCreated(
   }
   const vm = await lockVm(tx, operation.input.vmId);
   if (vm === null) return;
+  if (outcome.undone) await releaseCopiesOfVm(tx, vm.id);
   // A delete that overtook it has set its own phase.
   if (vm.phase === "provisioning") {
     await setPhase(tx, vm.id, "failed");

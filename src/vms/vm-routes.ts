@@ -33,6 +33,8 @@ export interface VmRouteDeps {
   readonly declared: readonly DeclaredGuestType[];
   readonly secretBox: SecretBox;
   readonly installationId: InstallationId;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
 
 const LIST_QUERY = {

@@ -4,10 +4,13 @@ import type { Tx } from "../db/transaction.ts";
 import { findHost } from "../hosts/host-store.ts";
 import { bootCapability, type DeclaredGuestType } from "../hypervisors/capabilities.ts";
 import type { Capability } from "../hypervisors/hypervisor.ts";
+import type { CachedContent } from "../image-cache/host-image.ts";
+import { bringContents } from "../image-cache/image-cache.ts";
 import { DroverError } from "../lib/errors.ts";
 import {
   asId,
   type HostId,
+  type HostImageId,
   type InstallationId,
   newId,
   type OperationId,
@@ -45,6 +48,8 @@ export interface CreateVmDeps {
   readonly secretBox: SecretBox;
   /** Stands in the names of volumes. */
   readonly installationId: InstallationId;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
 
 /** What a create needs of its process. */
@@ -61,7 +66,7 @@ export interface Creating {
  */
 export async function createVm(
   tx: Tx,
-  { kinds, secretBox, installationId }: CreateVmDeps,
+  { kinds, secretBox, installationId, imageCacheBytes }: CreateVmDeps,
   request: VmRequest,
   asked: CreateVmBody,
   { declared, snapshots = createPlacementSnapshots() }: Creating,
@@ -102,6 +107,7 @@ export async function createVm(
     hostId: await wishedHost(tx, body.spec),
   };
   const placed = await placeVm(tx, wish, snapshots);
+  const copies = await copiesFor(tx, { kinds, limitBytes: imageCacheBytes }, request, placed, volumes);
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
   const { hypervisor } = placed;
@@ -114,14 +120,15 @@ export async function createVm(
       request,
       { id, operationId },
       body,
-      { volumes, seed, nics: nicRows, installationId },
+      { volumes, seed, nics: nicRows, installationId, copies: copies.ids },
       placed,
       memoryMib,
     ),
     enqueue(
       tx,
       {
-        ...{ ...request, ...queued, id: operationId, kind, subjects: [...subjects, ...lanes] },
+        ...{ ...request, ...queued, id: operationId, kind },
+        subjects: [...subjects, ...lanes, ...copies.subjects],
         input: { ...queued.input, networks: lanes.length > 0 },
       },
       kinds,
@@ -130,10 +137,42 @@ export async function createVm(
   return { id, operationId };
 }
 
+interface Copies {
+  /** By the content's digest and format. */
+  readonly ids: ReadonlyMap<string, HostImageId>;
+  readonly subjects: readonly Subject[];
+}
+
+/** The copies on the host that the volumes are made of; they are brought first where they are not there. */
+async function copiesFor(
+  tx: Tx,
+  cache: { readonly kinds: KindRegistry; readonly limitBytes: number },
+  request: VmRequest,
+  { hostId, pool }: Placed,
+  volumes: readonly PlannedVolume[],
+): Promise<Copies> {
+  const contents = new Map(
+    volumes.flatMap(({ content }) => (content === null ? [] : [[keyOf(content), content]])),
+  );
+  const place = { hostId: asId<HostId>(hostId), pool };
+  const brought = await bringContents(tx, cache, request, place, [...contents.values()]);
+  if (brought === null) return { ids: new Map(), subjects: [] };
+  const ids = [...contents.keys()].flatMap((key, index) => {
+    const id = brought.ids[index];
+    return id === undefined ? [] : [[key, id] as const];
+  });
+  return { ids: new Map(ids), subjects: brought.subjects };
+}
+
+function keyOf({ sha256, format }: CachedContent): string {
+  return `${format} ${sha256}`;
+}
+
 function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {
   if (seed === null) return [];
-  const capacityBytes = seed.sizeBytes;
-  return [{ role: SEED_ROLE, format: "raw", capacityBytes, imageId: null, deletePolicy: "delete" }];
+  const { sizeBytes: capacityBytes } = seed;
+  const empty = { imageId: null, content: null, deletePolicy: "delete" as const };
+  return [{ role: SEED_ROLE, format: "raw", capacityBytes, ...empty }];
 }
 
 /** What is queued for a new VM. */
@@ -184,11 +223,13 @@ async function writeVm(
     seed,
     nics,
     installationId,
+    copies,
   }: {
     readonly volumes: readonly PlannedVolume[];
     readonly seed: PlannedSeed | null;
     readonly nics: readonly NicRow[];
     readonly installationId: InstallationId;
+    readonly copies: Copies["ids"];
   },
   placed: Placed,
   memoryMib: number,
@@ -198,13 +239,14 @@ async function writeVm(
   const { hypervisor, guestType, pool } = placed;
   const spec = specOf(body.spec, seed);
   const vm = { id, projectId, name, labels, spec, hostId, hypervisor, guestType, pool };
+  const made = volumes.map((volume) => ({ ...volume, id: newId<VolumeId>() }));
   const parts: NewVmParts = {
     vm: { ...vm, domainName: domainNameOf({ id, name }) },
     ...{ hostName: placed.hostName, operationId },
     reservation: { cpuCount: body.spec.cpu.count, memoryMib },
-    volumes: volumes.map(({ role, format, capacityBytes, deletePolicy }, position) => {
+    volumes: made.map(({ id: volumeId, role, format, capacityBytes, deletePolicy }, position) => {
       return {
-        id: newId<VolumeId>(),
+        id: volumeId,
         name: volumeNameOf(installationId, id, role, format),
         role,
         position,
@@ -212,6 +254,10 @@ async function writeVm(
         capacityBytes,
         deletePolicy,
       };
+    }),
+    copies: made.flatMap(({ id: volumeId, content }) => {
+      const hostImageId = content === null ? undefined : copies.get(keyOf(content));
+      return hostImageId === undefined ? [] : [{ volumeId, hostImageId }];
     }),
     images: volumes.flatMap(({ role, imageId }) => (imageId === null ? [] : [{ role, imageId }])),
     seed: seed?.sealed ?? null,

@@ -40,6 +40,7 @@ describeDriverContract({
     "nicHotplug",
     "events",
   ],
+  volumeMembers: ["overlayVolume", "uploadPart"],
   setUp: () => qemuWorld(host),
   hooks: qemuHooks(() => host),
 });

@@ -12,6 +12,7 @@ import { nicBehaviours } from "./suite/nics.ts";
 import { powerBehaviours } from "./suite/power.ts";
 import { type Behaviour, ContractRecord } from "./suite/record.ts";
 import { Scene } from "./suite/scene.ts";
+import { volumeContentBehaviours } from "./suite/volume-content.ts";
 import { volumeBehaviours } from "./suite/volumes.ts";
 import type { DriverContract } from "./suite/world.ts";
 
@@ -41,7 +42,14 @@ const TOPICS: readonly Topic[] = [
   { name: "serial console", ability: "serialConsole", register: serialConsoleBehaviours },
   { name: "VNC", ability: "vnc", register: vncBehaviours },
   { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
-  { name: "volumes", ability: "volumes", register: volumeBehaviours },
+  {
+    name: "volumes",
+    ability: "volumes",
+    register: (scene, behaviour) => {
+      volumeBehaviours(scene, behaviour);
+      volumeContentBehaviours(scene, behaviour);
+    },
+  },
   { name: "networks", ability: "networks", register: networkBehaviours },
   { name: "network interfaces", ability: "nicHotplug", register: nicBehaviours },
 ];

@@ -26,6 +26,7 @@ describeDriverContract({
   guestType: "hvm",
   declared: [...XL_CAPABILITIES, "vnc", "firmwareBios"],
   guestsRestart: false,
+  volumeMembers: ["uploadPart", "digestVolume"],
   setUp: async () => {
     const world = await xlWorld(host);
     const bootMarker = new RegExp(`${world.bootMarker?.source ?? ""}|${BOOT_SECTOR_MARKER.source}`);

@@ -21,6 +21,7 @@ describeDriverContract({
   hypervisor: "xen",
   guestType: "pvh",
   declared: XL_PARAVIRTUAL,
+  volumeMembers: ["uploadPart", "digestVolume"],
   setUp: () => xlWorld(host),
   hooks: xlHooks(() => host, "pvh"),
 });

@@ -20,6 +20,7 @@ export function everyKind(): KindRegistry {
   const builder = createImageBuilder({ directory: "unused", tools: SYSTEM_TOOLS, allow, reserveBytes: 0 });
   return operationKinds({
     ...{ installationId: newId(), images, secretBox: createSecretBox(Buffer.alloc(32)) },
+    imageCacheBytes: GIB,
     importKind: imageImportKind({ ...arrival, allow }),
     buildKind: imageBuildKind({ ...arrival, builder, atOnce: 1 }),
   });

@@ -97,6 +97,13 @@ BEGIN
   FROM jsonb_array_elements(d.definition->'volumes') v
   WHERE NOT EXISTS (SELECT FROM sim.volume w WHERE w.host_id = d.host_id AND w.pool = v->>'pool' AND w.name = v->>'name');
   IF missing IS NULL THEN
+    SELECT string_agg(format('volume %s in pool %s', w.base_name, w.pool), ', ') INTO missing
+    FROM jsonb_array_elements(d.definition->'volumes') v
+    JOIN sim.volume w ON w.host_id = d.host_id AND w.pool = v->>'pool' AND w.name = v->>'name'
+    WHERE w.base_name IS NOT NULL
+      AND NOT EXISTS (SELECT FROM sim.volume b WHERE b.host_id = w.host_id AND b.pool = w.pool AND b.name = w.base_name);
+  END IF;
+  IF missing IS NULL THEN
     SELECT string_agg('network ' || n, ', ') INTO missing
     FROM jsonb_array_elements_text(d.definition->'networks') n
     WHERE n <> 'default' AND NOT EXISTS (SELECT FROM sim.network w WHERE w.host_id = d.host_id AND w.name = n);

@@ -99,6 +99,16 @@ SELECT ${HOST},
   (SELECT ${VOLUME} FROM sim.volume v WHERE v.host_id = h.id AND v.pool = $2 AND v.name = $3) AS volume
 FROM sim.host h WHERE h.id = $1`;
 
+export interface DigestRow extends ReadRow {
+  readonly isThere: boolean;
+  /** Null for what nothing was ever written to. */
+  readonly sha256: string | null;
+}
+export const READ_DIGEST = `
+SELECT ${HOST}, v.name IS NOT NULL AS "isThere", v.content_sha256 AS sha256
+FROM sim.host h LEFT JOIN sim.volume v ON v.host_id = h.id AND v.pool = $2 AND v.name = $3
+WHERE h.id = $1`;
+
 export interface VolumesRow extends ReadRow {
   readonly volumes: readonly VolumeValue[];
 }

@@ -101,6 +101,8 @@ CREATE TABLE sim.network (
 `,
   // The NICs of a guest that is on; its definition has those of its next start.
   "ALTER TABLE sim.domain ADD COLUMN live_nics jsonb",
+  // The volume of the same pool that this one reads from where it holds nothing itself; and how many bytes were sent to it.
+  "ALTER TABLE sim.volume ADD COLUMN base_name text, ADD COLUMN received_bytes bigint NOT NULL DEFAULT 0",
 ];
 
 const DROP_FUNCTIONS = `

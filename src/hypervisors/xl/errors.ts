@@ -58,7 +58,7 @@ const MEANINGS: readonly Meaning[] = [
     reason: "not-found",
   },
   {
-    pattern: /^(?:qemu-img|stat|rm|mv|dd|truncate|tail|cat|sh):.*No such file or directory/i,
+    pattern: /^(?:qemu-img|stat|rm|mv|cp|dd|truncate|tail|cat|sh):.*No such file or directory/i,
     reason: "not-found",
   },
   {

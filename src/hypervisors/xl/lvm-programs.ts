@@ -77,6 +77,38 @@ report=$(dd of="$device" bs=1048576 iflag=fullblock conv=notrunc,fsync 2>&1) || 
 printf '%s\\n' "$report" | grep -qE "^$bytes bytes?[ ,]" || exit ${CUT_OFF}
 `;
 
+/** A part, behind what was written before. */
+const UPLOAD_PART = `${LOOK}
+bytes=$4
+must_be_there
+report=$(dd of="$device" bs=1048576 iflag=fullblock oflag=seek_bytes seek="$5" conv=notrunc,fsync 2>&1) || {
+  printf '%s\\n' "$report" >&2
+  exit 1
+}
+printf '%s\\n' "$report" | grep -qE "^$bytes bytes?[ ,]" || exit ${CUT_OFF}
+`;
+
+const DIGEST = `${LOOK}
+must_be_there
+head -c "$4" -- "$device" | sha256sum
+`;
+
+/** Anew, whatever there is of it: it may be half of a copy that broke off. */
+const COPY = `${LOOK}
+bytes=$4 source=/dev/$group/$5
+case $tags in
+  '') ;;
+  *,"${VOLUME_TAG}$name",* | *,"${PART_TAG}$name",*) lvremove -q -y -- "$group/$lv" ;;
+  *) exit ${FOREIGN_VOLUME} ;;
+esac
+[ -e "$source" ] || exit ${NO_LOGICAL_VOLUME}
+size=$(blockdev --getsize64 "$source")
+lvcreate -q -y -W n -Z n --addtag "${PART_TAG}$name" -n "$lv" -L "\${bytes}b" -- "$group"
+dd if="$source" of="$device" bs=1048576 conv=notrunc,fsync 2>/dev/null
+[ "$(blockdev --getsize64 "$device")" -le "$size" ] || blkdiscard --force --zeroout --offset "$size" -- "$device"
+lvchange -q --deltag "${PART_TAG}$name" --addtag "${VOLUME_TAG}$name" -- "$group/$lv"
+`;
+
 const GROW = `${LOOK}
 bytes=$4
 must_be_there
@@ -120,6 +152,31 @@ export function createLogicalVolume(group: string, name: string, capacityBytes: 
 /** Takes the content from its stdin. */
 export function uploadLogicalVolume(group: string, name: string, sizeBytes: number): ProgramArguments {
   return program(UPLOAD, group, logicalVolumeName(group, name), name, String(sizeBytes));
+}
+
+/** Takes the part from its stdin. */
+export function uploadLogicalVolumePart(
+  group: string,
+  name: string,
+  { offsetBytes, sizeBytes }: { readonly offsetBytes: number; readonly sizeBytes: number },
+): ProgramArguments {
+  const lv = logicalVolumeName(group, name);
+  return program(UPLOAD_PART, group, lv, name, String(sizeBytes), String(offsetBytes));
+}
+
+export function digestLogicalVolume(group: string, name: string, sizeBytes: number): ProgramArguments {
+  return program(DIGEST, group, logicalVolumeName(group, name), name, String(sizeBytes));
+}
+
+/** `capacityBytes` is at least the source's. */
+export function copyLogicalVolume(
+  group: string,
+  name: string,
+  source: string,
+  capacityBytes: number,
+): ProgramArguments {
+  const lv = logicalVolumeName(group, name);
+  return program(COPY, group, lv, name, String(capacityBytes), logicalVolumeName(group, source));
 }
 
 /** Grows it to this capacity; one that is larger stays as it is. */

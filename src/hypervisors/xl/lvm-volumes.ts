@@ -2,18 +2,19 @@ import {
   type Call,
   HypervisorError,
   type ObservedVolume,
-  type VolumeAbility,
   type VolumeRef,
   type VolumeSpec,
 } from "../hypervisor.ts";
 import { exactly } from "../upload-source.ts";
-import { commandFailed } from "./errors.ts";
+import { commandFailed, unreadable } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
 import { isGroupName, logicalVolumePath } from "./lvm-names.ts";
 import {
   CUT_OFF,
+  copyLogicalVolume,
   createLogicalVolume,
   deleteLogicalVolume,
+  digestLogicalVolume,
   FOREIGN_VOLUME,
   growLogicalVolume,
   listLogicalVolumes,
@@ -21,19 +22,21 @@ import {
   NO_LOGICAL_VOLUME,
   observeLogicalVolume,
   uploadLogicalVolume,
+  uploadLogicalVolumePart,
 } from "./lvm-programs.ts";
 import { type LogicalVolume, parseLogicalVolumes } from "./parse-logical-volumes.ts";
+import type { XlVolumes } from "./volumes.ts";
 
 const CHANGE_LIMIT_SECONDS = 120;
 /** Zeros are written at the disks' speed, and an upload runs for as long as its source gives: this ends what hangs for good. */
 const WRITE_LIMIT_SECONDS = 24 * 60 * 60;
 
 /** Volumes as logical volumes of LVM, in any volume group of the host; the pool's name is the group's. */
-export function lvmVolumes(host: XlHost): VolumeAbility {
+export function lvmVolumes(host: XlHost): XlVolumes {
   return new LvmVolumes(host);
 }
 
-class LvmVolumes implements VolumeAbility {
+class LvmVolumes implements XlVolumes {
   readonly #host: XlHost;
 
   constructor(host: XlHost) {
@@ -49,12 +52,7 @@ class LvmVolumes implements VolumeAbility {
   }
 
   async createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume> {
-    if (spec.format !== "raw") {
-      throw new HypervisorError(
-        "invalid-spec",
-        `pool '${spec.pool}' is a volume group, whose volumes are raw: ${spec.format} is for pools of files`,
-      );
-    }
+    if (spec.format !== "raw") throw onlyRaw(spec);
     const found = await this.observeVolume(spec, call);
     if (found !== null) return found;
     const program = createLogicalVolume(spec.pool, spec.name, spec.capacityBytes);
@@ -71,15 +69,40 @@ class LvmVolumes implements VolumeAbility {
     sizeBytes: number,
     call: Call,
   ): Promise<void> {
+    await this.#receive(
+      ref,
+      uploadLogicalVolume(ref.pool, ref.name, sizeBytes),
+      source,
+      [0, sizeBytes],
+      call,
+    );
+  }
+
+  async uploadPart(
+    ref: VolumeRef,
+    source: AsyncIterable<Uint8Array>,
+    part: { readonly offsetBytes: number; readonly sizeBytes: number },
+    call: Call,
+  ): Promise<void> {
+    const program = uploadLogicalVolumePart(ref.pool, ref.name, part);
+    await this.#receive(ref, program, source, [part.offsetBytes, part.sizeBytes], call);
+  }
+
+  async #receive(
+    ref: VolumeRef,
+    program: ProgramArguments,
+    source: AsyncIterable<Uint8Array>,
+    [offsetBytes, sizeBytes]: readonly [number, number],
+    call: Call,
+  ): Promise<void> {
     const { capacityBytes } = await this.#require(ref, call);
-    if (sizeBytes > capacityBytes) {
+    if (offsetBytes + sizeBytes > capacityBytes) {
       throw new HypervisorError(
         "invalid-spec",
-        `volume '${ref.name}' has ${capacityBytes} bytes: ${sizeBytes} do not fit`,
+        `volume '${ref.name}' has ${capacityBytes} bytes: ${offsetBytes + sizeBytes} do not fit`,
       );
     }
     const input = exactly(source, sizeBytes, call.signal);
-    const program = uploadLogicalVolume(ref.pool, ref.name, sizeBytes);
     try {
       await this.#change("uploading", ref, program, call, { input, limitSeconds: WRITE_LIMIT_SECONDS });
     } catch (error) {
@@ -88,6 +111,23 @@ class LvmVolumes implements VolumeAbility {
         cause: error,
       });
     }
+  }
+
+  async copyVolume(spec: VolumeSpec, source: VolumeRef, call: Call): Promise<ObservedVolume> {
+    if (spec.format !== "raw") throw onlyRaw(spec);
+    const from = await this.#require({ pool: spec.pool, name: source.name }, call);
+    const bytes = Math.max(spec.capacityBytes, from.capacityBytes);
+    const program = copyLogicalVolume(spec.pool, spec.name, source.name, bytes);
+    await this.#change("copying to", spec, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    return await this.#require(spec, call);
+  }
+
+  async digestVolume(ref: VolumeRef, sizeBytes: number, call: Call): Promise<string> {
+    const program = digestLogicalVolume(checkedGroup(ref.pool), ref.name, sizeBytes);
+    const stdout = await this.#change("reading", ref, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    const digest = /^([0-9a-f]{64}) /.exec(stdout)?.[1];
+    if (digest === undefined) throw unreadable("sha256sum", `it says ${stdout.slice(0, 200)}`);
+    return digest;
   }
 
   async growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
@@ -123,12 +163,20 @@ class LvmVolumes implements VolumeAbility {
     program: ProgramArguments,
     call: Call,
     options: Omit<ChangeOptions, "lock"> = { limitSeconds: CHANGE_LIMIT_SECONDS },
-  ): Promise<void> {
+  ): Promise<string> {
     const lock = logicalVolumePath(ref.pool, ref.name);
     const result = await this.#host.change(program, call, { ...options, lock });
     if (result.exitCode === NO_LOGICAL_VOLUME) throw noSuchVolume(ref);
     refuseFailure(`${verb} volume '${ref.name}'`, ref.pool, result);
+    return result.stdout;
   }
+}
+
+function onlyRaw({ pool, format }: VolumeSpec): HypervisorError {
+  return new HypervisorError(
+    "invalid-spec",
+    `pool '${pool}' is a volume group, whose volumes are raw: ${format} is for pools of files`,
+  );
 }
 
 function checkedGroup(pool: string): string {

@@ -172,6 +172,6 @@ function uploads(
   });
 }
 
-async function* chunks(content: Buffer): AsyncGenerator<Uint8Array> {
+export async function* chunks(content: Buffer): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < content.length; at += 100_000) yield content.subarray(at, at + 100_000);
 }

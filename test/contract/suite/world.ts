@@ -22,6 +22,8 @@ export interface DriverContract {
   readonly declared: readonly Capability[];
   /** False where no guest of the run can be asked to restart: that the request is refused is all that can be shown. */
   readonly guestsRestart?: boolean;
+  /** Which of the optional members of `volumes` a host of this kind has, in this order; none where it has no volumes. */
+  readonly volumeMembers: readonly ("overlayVolume" | "uploadPart" | "digestVolume")[];
   /** Starts what the run needs, once, before the first behaviour. */
   readonly setUp: () => Promise<ContractWorld>;
   /** What the run can do to its hosts beside the contract. A hook that is absent leaves its behaviours out. */

@@ -7,7 +7,7 @@ import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
 import { createSecretBox } from "../../../src/lib/secret-box.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
-import { createKindRegistry } from "../../../src/operations/operation-kinds.ts";
+import { createKindRegistry, type KindRegistry } from "../../../src/operations/operation-kinds.ts";
 import { vmActions } from "../../../src/vms/actions/index.ts";
 import { start } from "../../../src/vms/actions/start.ts";
 import { stop } from "../../../src/vms/actions/stop.ts";
@@ -36,8 +36,11 @@ const noImages = { open: () => Promise.reject(new Error("no images here")) };
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
 const declared = declaredBy(createDrivers({ databaseUrl: "postgresql://nobody@localhost/none" }));
-const kinds = createKindRegistry([
-  anyKind(vmCreateKind({ images: noImages, secretBox })),
+const imageCacheBytes = 0;
+const kinds: KindRegistry = createKindRegistry([
+  anyKind(
+    vmCreateKind({ images: noImages, secretBox, cache: () => ({ kinds, limitBytes: imageCacheBytes }) }),
+  ),
   anyKind(vmDeleteKind),
   ...vmActions.map(({ kind }) => kind),
 ]);
@@ -103,7 +106,7 @@ function create(
     },
   });
   return db.transaction((tx) =>
-    createVm(tx, { kinds, secretBox, installationId: newId() }, request, body, {
+    createVm(tx, { kinds, secretBox, installationId: newId(), imageCacheBytes }, request, body, {
       declared,
       snapshots: process,
     }),
