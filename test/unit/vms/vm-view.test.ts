@@ -65,7 +65,12 @@ describe("the conditions of a VM", () => {
 
   test("say that its host is silent, and why", () => {
     const silent = { ready: false, inventoryAt: T1, error: "connection refused", since: T1 };
-    const { status } = viewOf(vm({ power: "unknown" }), { images: [], nics: [], operations: [], host: silent });
+    const { status } = viewOf(vm({ power: "unknown" }), {
+      images: [],
+      nics: [],
+      operations: [],
+      host: silent,
+    });
     expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
     expect(status.conditions[0]?.message).toContain("connection refused");
   });

@@ -31,7 +31,10 @@ const answers: Answers = {
   domainGetState: () => ({ state: 3, reason: 5 }),
   connectListAllNetworks: () => ({ networks: [{ name: "default", uuid: "n" }] }),
   networkGetDhcpLeases: () => ({
-    leases: [{ mac: "52:54:00:AA:00:01", ipAddr: "10.0.0.5" }, { mac: null, ipAddr: "10.0.0.6" }],
+    leases: [
+      { mac: "52:54:00:AA:00:01", ipAddr: "10.0.0.5" },
+      { mac: null, ipAddr: "10.0.0.6" },
+    ],
   }),
   domainInterfaceAddresses: () => ({
     interfaces: [{ hwAddr: "52:54:00:aa:00:02", addrs: [{ addr: "10.0.0.7" }, { addr: "no address" }] }],
