@@ -18,6 +18,10 @@ export type AttachVmNicBody = {
      * In a network of the project with an IPv4 subnet. Without: the first that is free.
      */
     ipv4Address?: string;
+    /**
+     * Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).
+     */
+    allowSpoofing?: boolean;
 };
 
 export type BringImageBody = {
@@ -1240,6 +1244,10 @@ export type VmNic = {
      * In a network of the project with an IPv4 subnet. Without: the first that is free.
      */
     ipv4Address?: string;
+    /**
+     * Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).
+     */
+    allowSpoofing?: boolean;
 };
 
 export type VmNicStatus = {

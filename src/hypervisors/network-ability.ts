@@ -62,6 +62,13 @@ export interface DomainNic {
   readonly name: string;
   readonly network: string;
   readonly macAddress: string;
+  /** What the guest may send by it, where the host can see to that; absent: anything. */
+  readonly guard?: NicGuard | undefined;
+}
+
+/** By no MAC address but its own, and from no other addresses than these; none: from any. */
+export interface NicGuard {
+  readonly addresses: readonly string[];
 }
 
 /**

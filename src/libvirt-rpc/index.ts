@@ -19,7 +19,6 @@ export type { DownloadStream } from "./streams.ts";
 export {
   type Domain,
   type Network,
-  type NetworkFilter,
   type Pool,
   type TypedParam,
   typedParamMap,

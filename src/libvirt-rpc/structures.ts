@@ -12,7 +12,6 @@ export const volume = struct({ pool: string, name: string, key: string });
 
 export type Domain = { readonly name: string; readonly uuid: string; readonly id: number };
 export type Network = { readonly name: string; readonly uuid: string };
-export type NetworkFilter = { readonly name: string; readonly uuid: string };
 export type Pool = { readonly name: string; readonly uuid: string };
 export type Volume = { readonly pool: string; readonly name: string; readonly key: string };
 

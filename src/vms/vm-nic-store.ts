@@ -15,6 +15,7 @@ export interface NicRow {
   /** The network of the project; null: one that the host has by itself. */
   readonly networkId: NetworkId | null;
   readonly macAddress: string;
+  readonly allowSpoofing: boolean;
   /** Addresses that it has in the project's network for as long as it exists. */
   readonly addresses: readonly string[];
 }
@@ -30,10 +31,10 @@ export function insertNicParts(
     addresses.map((address) => ({ nic: name, networkId, address })),
   );
   const inserted = Prisma.sql`c AS (
-    INSERT INTO vm_nic (vm_id, name, position, network, network_id, mac_address, attached)
-    SELECT v.id, n.name, n.position, n.network, n."networkId", n."macAddress", ${attached}::boolean
+    INSERT INTO vm_nic (vm_id, name, position, network, network_id, mac_address, attached, allow_spoofing)
+    SELECT v.id, n.name, n.position, n.network, n."networkId", n."macAddress", ${attached}::boolean, n."allowSpoofing"
     FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-      AS n(name text, position int, network text, "networkId" uuid, "macAddress" text))`;
+      AS n(name text, position int, network text, "networkId" uuid, "macAddress" text, "allowSpoofing" boolean))`;
   if (addresses.length === 0) return [inserted];
   return [
     inserted,
@@ -62,9 +63,22 @@ export async function setNicAttached(tx: Tx, vmId: VmId, name: string): Promise<
 
 /** A NIC as its host sees it, attached or not; null: there is no such NIC. */
 export async function domainNicOf(db: Sql, vmId: VmId, name: string): Promise<DomainNic | null> {
-  const [row] = await db.$queryRaw<DomainNic[]>`
-    SELECT name, network, mac_address AS "macAddress" FROM vm_nic WHERE vm_id = ${vmId}::uuid AND name = ${name}`;
-  return row ?? null;
+  const [row] = await db.$queryRaw<{ nic: DomainNicRow }[]>`
+    SELECT ${DOMAIN_NIC} AS nic FROM vm_nic n WHERE n.vm_id = ${vmId}::uuid AND n.name = ${name}`;
+  return row === undefined ? null : domainNic(row.nic);
+}
+
+/** The columns of a NIC as its host sees it, of `vm_nic n`. */
+export const DOMAIN_NIC = Prisma.sql`jsonb_build_object('name', n.name, 'network', n.network,
+  'macAddress', n.mac_address, 'allowSpoofing', n.allow_spoofing,
+  'addresses', coalesce((SELECT jsonb_agg(host(a.address) ORDER BY a.address) FROM network_address a
+                         WHERE a.vm_id = n.vm_id AND a.nic_name = n.name), '[]'))`;
+
+export type DomainNicRow = Omit<NicRow, "networkId">;
+
+/** A NIC that is not allowed to spoof is guarded by the addresses that it has, where it has any. */
+export function domainNic({ name, network, macAddress, allowSpoofing, addresses }: DomainNicRow): DomainNic {
+  return { name, network, macAddress, ...(allowSpoofing ? {} : { guard: { addresses } }) };
 }
 
 export async function deleteNicRow(tx: Tx, vmId: VmId, name: string): Promise<void> {
@@ -88,7 +102,7 @@ export async function isManagedNic(tx: Tx, vmId: VmId, name: string): Promise<bo
 /** A NIC as a spec would ask for it to be made again just so; null: there is no such NIC. */
 export async function nicSpecOfRow(tx: Tx, vmId: VmId, name: string): Promise<VmNicSpec | null> {
   const [row] = await tx.$queryRaw<(VmNicSpec & { readonly networkName: string | null })[]>`
-    SELECT c.name, c.network, (SELECT n.name FROM network n WHERE n.id = c.network_id) AS "networkName",
+    SELECT c.name, c.network, c.allow_spoofing AS "allowSpoofing", (SELECT n.name FROM network n WHERE n.id = c.network_id) AS "networkName",
       c.mac_address AS "macAddress"
     FROM vm_nic c WHERE c.vm_id = ${vmId}::uuid AND c.name = ${name}`;
   if (row === undefined) return null;

@@ -119,6 +119,7 @@ export async function reserveNics(
       network: network === null ? hostNetworkOf(nic) : nameOn(host.hypervisor, network),
       networkId: network?.id ?? null,
       macAddress,
+      allowSpoofing: nic.allowSpoofing === true,
       addresses: [...(ipv4 === null ? [] : [ipv4]), ...ipv6Of(network, macAddress)],
     };
   });

@@ -40,6 +40,7 @@ export interface VmNicSpec {
   readonly network: string;
   readonly macAddress?: string;
   readonly ipv4Address?: string;
+  readonly allowSpoofing?: boolean;
 }
 
 /** A NIC as it was made. */

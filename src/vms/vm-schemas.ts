@@ -87,6 +87,10 @@ const Nic = z
     ipv4Address: Ipv4Address.optional().meta({
       description: "In a network of the project with an IPv4 subnet. Without: the first that is free.",
     }),
+    allowSpoofing: z.boolean().optional().meta({
+      description:
+        "Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).",
+    }),
   })
   .meta({ id: "VmNic" });
 

@@ -22,6 +22,7 @@ import type {
 } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
 import type { VolumeRecord } from "../volumes/volume-store.ts";
+import { domainNic } from "./vm-nic-store.ts";
 import { type AppliedSpec, seenWrites } from "./vm-observation-store.ts";
 import { isDiskRole, SEED_ROLE, type VmRecord } from "./vm-record.ts";
 import { getVmWithParts, hostIdOfVm, type VmWithParts } from "./vm-store.ts";
@@ -157,7 +158,7 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
     memoryMib: spec.memoryMib,
     boot: bootOf(vm, refOf),
     disks: volumes.flatMap(domainDisksOf),
-    nics: nics.map(({ name, network, macAddress }) => ({ name, network, macAddress })),
+    nics: nics.map(domainNic),
     consolePool: pool,
   };
 }

@@ -14,6 +14,7 @@ import {
   type VmId,
 } from "../lib/ids.ts";
 import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
+import { DOMAIN_NIC, type DomainNicRow } from "./vm-nic-store.ts";
 import type {
   Condition,
   SeenVmAddress,
@@ -132,8 +133,7 @@ export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | n
       coalesce((SELECT jsonb_agg(jsonb_build_object('id', l.id, 'hostId', l.host_id, 'pool', l.pool, 'name', l.name,
                   'role', l.role, 'format', l.format, 'capacityBytes', l.capacity_bytes) ORDER BY l.position, l.name)
                 FROM volume l WHERE l.vm_id = v.id), '[]') AS volumes,
-      coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.name, 'network', n.network, 'macAddress', n.mac_address)
-                                 ORDER BY n.position)
+      coalesce((SELECT jsonb_agg(${DOMAIN_NIC} ORDER BY n.position)
                 FROM vm_nic n WHERE n.vm_id = v.id AND n.attached), '[]') AS nics,
       coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', u.image_id))
                 FROM vm_image u WHERE u.vm_id = v.id), '[]') AS images
@@ -220,12 +220,6 @@ export async function updateReservation(
   await tx.$executeRaw`
     UPDATE reservation SET cpu_count = ${cpuCount}::int, memory_mib = ${memoryMib}::int
     WHERE vm_id = ${vmId}::uuid AND (cpu_count, memory_mib) <> (${cpuCount}::int, ${memoryMib}::int)`;
-}
-
-export interface DomainNicRow {
-  readonly name: string;
-  readonly network: string;
-  readonly macAddress: string;
 }
 
 interface SurroundingsRow {

@@ -44,7 +44,11 @@ CREATE TABLE "network_address" (
 
 -- AlterTable
 ALTER TABLE "vm_nic" ADD COLUMN "network_id" UUID,
-ADD COLUMN "attached" BOOLEAN NOT NULL DEFAULT true;
+ADD COLUMN "attached" BOOLEAN NOT NULL DEFAULT true,
+ADD COLUMN "allow_spoofing" BOOLEAN NOT NULL DEFAULT true;
+
+-- Guests that are there already go on as they were defined; new ones are guarded unless they say otherwise.
+ALTER TABLE "vm_nic" ALTER COLUMN "allow_spoofing" SET DEFAULT false;
 
 -- CreateIndex
 CREATE UNIQUE INDEX "network_project_id_name_key" ON "network"("project_id", "name");

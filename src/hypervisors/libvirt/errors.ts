@@ -12,6 +12,7 @@ import { HypervisorError, type HypervisorErrorReason } from "../hypervisor.ts";
 const REASON_BY_CODE: ReadonlyMap<number, HypervisorErrorReason> = new Map<number, HypervisorErrorReason>([
   [errorCode.noDomain, "not-found"],
   [errorCode.noNetwork, "not-found"],
+  [errorCode.noNetworkFilter, "not-found"],
   [errorCode.noStoragePool, "not-found"],
   [errorCode.noStorageVol, "not-found"],
   [errorCode.domExist, "already-exists"],

@@ -30,7 +30,8 @@ export function nicAbility(host: HostContext): NicAbility {
 async function attach(host: HostContext, uuid: string, nic: DomainNic, call: Call): Promise<void> {
   const domain = await activeDomain(host, uuid, call);
   if ((await nicsOf(host, domain, call)).includes(nic.macAddress)) return;
-  await host.calls.change(domainAttachDeviceFlags, { domain, xml: nicXml(nic), flags: AFFECT_LIVE }, call);
+  const xml = nicXml(nic, await host.platform(call));
+  await host.calls.change(domainAttachDeviceFlags, { domain, xml, flags: AFFECT_LIVE }, call);
 }
 
 /** The guest is asked, and lets go in its own time: what it has is read again until it is gone. */
@@ -58,7 +59,7 @@ async function detach(host: HostContext, uuid: string, nic: DomainNic, call: Cal
 const UNDER_WAY = /in the process of unplug|no device found|not found/i;
 
 async function ask(host: HostContext, domain: Domain, nic: DomainNic, call: Call): Promise<void> {
-  const args = { domain, xml: nicXml(nic), flags: AFFECT_LIVE };
+  const args = { domain, xml: nicXml(nic, await host.platform(call)), flags: AFFECT_LIVE };
   try {
     await host.calls.change(domainDetachDeviceFlags, args, call);
   } catch (error) {

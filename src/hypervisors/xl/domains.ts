@@ -27,7 +27,10 @@ const DOING: Readonly<Record<DomainChange, string>> = {
 };
 
 /** Defines a domain, or replaces our own definition of it. */
-export async function define(host: HostContext, spec: DomainSpec, call: Call): Promise<void> {
+export async function define(host: HostContext, asked: DomainSpec, call: Call): Promise<void> {
+  // Nobody guards what guests send here.
+  const nics = asked.nics.map(({ name, network, macAddress }) => ({ name, network, macAddress }));
+  const spec = { ...asked, nics };
   const parts = resolveParts(spec, host);
   const input = `${writeDefinition({ spec, parts })}\n${hostConfig(spec, parts, host.consoleLogs)}`;
   await change(host, "define", `defining domain '${spec.name}'`, spec.uuid, call, {
