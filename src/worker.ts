@@ -3,8 +3,8 @@ import { type Listener, openListener } from "./db/listener.ts";
 import { hostKinds } from "./hosts/host-kinds.ts";
 import { startHostOwnership } from "./hosts/host-ownership.ts";
 import type { HostServiceDeps } from "./hosts/host-service.ts";
-import type { BuildInput } from "./images/build/image-build.ts";
 import { bringHostImageKind, evictHostImageKind } from "./image-cache/host-image-kinds.ts";
+import type { BuildInput } from "./images/build/image-build.ts";
 import type { ImageContents } from "./images/image-content.ts";
 import type { ImportInput } from "./images/image-import.ts";
 import type { Clock } from "./lib/clock.ts";
@@ -202,7 +202,9 @@ export function operationKinds({
     anyKind(buildKind),
     anyKind(bringHostImageKind({ images })),
     anyKind(evictHostImageKind),
-    anyKind(vmCreateKind({ images, secretBox, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) })),
+    anyKind(
+      vmCreateKind({ images, secretBox, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) }),
+    ),
     anyKind(vmDeleteKind),
     ...vmActions.map(({ kind }) => kind),
   ];

@@ -38,7 +38,9 @@ const ANSWER_LIMIT_MS = 120_000;
 const EVICT_LIMIT_SECONDS = 7 * 86_400;
 const PART_BYTES = 256 * MIB;
 
-const hostOfImage: StepHost<HostImageInput> = { subquery: ({ hostImageId }) => hostIdOfHostImage(hostImageId) };
+const hostOfImage: StepHost<HostImageInput> = {
+  subquery: ({ hostImageId }) => hostIdOfHostImage(hostImageId),
+};
 
 /**
  * Brings an image's content to a pool of a host. Whoever runs it goes on where the last one stopped; taken back, nothing

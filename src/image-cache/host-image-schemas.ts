@@ -17,7 +17,10 @@ export const HostImageSchema = z
     filledBytes: z.int().meta({ description: "How much of it has arrived for certain." }),
     volumeCount: z
       .int()
-      .meta({ description: "Volumes that are being made of it, or read from it for as long as they exist. With any, it stays." }),
+      .meta({
+        description:
+          "Volumes that are being made of it, or read from it for as long as they exist. With any, it stays.",
+      }),
     operation: Id.nullable().meta({ description: "What fills or evicts it, or did so last." }),
     error: ErrorBodySchema.nullable(),
     lastUsedAt: Timestamp,

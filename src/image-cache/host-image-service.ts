@@ -74,7 +74,10 @@ export async function evictImage(
 
 function refusal({ state, uses, operationId }: HostImage): DroverError {
   if (uses > 0) {
-    return new DroverError("in_use", `${uses} volumes are made of this copy or read from it. Delete their VMs first.`);
+    return new DroverError(
+      "in_use",
+      `${uses} volumes are made of this copy or read from it. Delete their VMs first.`,
+    );
   }
   const message =
     state === "evicting"

@@ -55,9 +55,7 @@ export async function ensureHostImages(
 }
 
 export async function getHostImage(db: Sql, id: HostImageId): Promise<HostImage | null> {
-  const [row] = await db.$queryRaw<
-    HostImage[]
-  >`SELECT ${COLUMNS} FROM host_image c WHERE c.id = ${id}::uuid`;
+  const [row] = await db.$queryRaw<HostImage[]>`SELECT ${COLUMNS} FROM host_image c WHERE c.id = ${id}::uuid`;
   return row ?? null;
 }
 

@@ -1,12 +1,5 @@
 import type { Tx } from "../db/transaction.ts";
-import {
-  asId,
-  type HostId,
-  type HostImageId,
-  newId,
-  type OperationId,
-  type ProjectId,
-} from "../lib/ids.ts";
+import { asId, type HostId, type HostImageId, newId, type OperationId, type ProjectId } from "../lib/ids.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { lockSubjects } from "../operations/operation-lanes.ts";
@@ -110,7 +103,8 @@ export async function bringCopies(
   for (const victim of victims) room.push(await evict(tx, deps.kinds, hostName, victim));
   const waits: Subject[] = [];
   for (const copy of locked.filter(({ id }) => ids.includes(id))) {
-    if (needsBringing(copy.state) || (evenIfReady && copy.state === "ready")) waits.push(await bring(tx, deps.kinds, request, hostName, copy, room));
+    if (needsBringing(copy.state) || (evenIfReady && copy.state === "ready"))
+      waits.push(await bring(tx, deps.kinds, request, hostName, copy, room));
     else if (copy.state === "filling" && copy.operationId !== null) waits.push(endOf(copy.operationId));
   }
   return waits;

@@ -38,8 +38,8 @@ import {
   vmHost,
   writeSeen,
 } from "./vm-steps.ts";
-import { makeFromCopy } from "./volume-from-copy.ts";
 import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
+import { makeFromCopy } from "./volume-from-copy.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),

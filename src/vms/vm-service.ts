@@ -8,7 +8,15 @@ import type { Capability } from "../hypervisors/hypervisor.ts";
 import type { CachedContent } from "../image-cache/host-image.ts";
 import { bringContents } from "../image-cache/image-cache.ts";
 import { DroverError } from "../lib/errors.ts";
-import { asId, type HostId, type HostImageId, newId, type OperationId, type VmId, type VolumeId } from "../lib/ids.ts";
+import {
+  asId,
+  type HostId,
+  type HostImageId,
+  newId,
+  type OperationId,
+  type VmId,
+  type VolumeId,
+} from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
@@ -84,11 +92,7 @@ export async function createVm(
   const subjects = [...creating.subjects, ...copies.subjects];
   await sentTogether(
     writeVm(tx, request, { id, operationId }, body, { volumes, seed, copies: copies.ids }, placed, memoryMib),
-    enqueue(
-      tx,
-      { ...request, ...creating, subjects, id: operationId, kind: kinds.get("vm.create") },
-      kinds,
-    ),
+    enqueue(tx, { ...request, ...creating, subjects, id: operationId, kind: kinds.get("vm.create") }, kinds),
   );
   return { id, operationId };
 }
@@ -107,7 +111,9 @@ async function copiesFor(
   { hostId, pool }: Placed,
   volumes: readonly PlannedVolume[],
 ): Promise<Copies> {
-  const contents = new Map(volumes.flatMap(({ content }) => (content === null ? [] : [[keyOf(content), content]])));
+  const contents = new Map(
+    volumes.flatMap(({ content }) => (content === null ? [] : [[keyOf(content), content]])),
+  );
   const place = { hostId: asId<HostId>(hostId), pool };
   const brought = await bringContents(tx, cache, request, place, [...contents.values()]);
   if (brought === null) return { ids: new Map(), subjects: [] };
