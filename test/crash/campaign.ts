@@ -9,7 +9,7 @@ import { complaintsOf, type World } from "./complaints.ts";
 import { type CrashService, startCrashService } from "./crash-service.ts";
 import { MOST_WITHOUT_HOST } from "./groups.ts";
 import { diskContent, serveImages, uploadImage } from "./image-server.ts";
-import { DISK_IMAGE, KERNEL_IMAGE, type Place, type Stage, sceneOf } from "./scenes.ts";
+import { DISK_IMAGE, KERNEL_IMAGE, type Place, POOL, type Stage, sceneOf } from "./scenes.ts";
 import { type Act, type Effect, powerOf, verdictOn, vmIdOf } from "./verdict.ts";
 
 /** What the guests of a rig are. */
@@ -77,11 +77,19 @@ export async function startCampaign(
   const { newHostUri, deafen, guest } = rig;
   const stage: Stage = { call, imageUrl: images.url, newHostUri, deafen, guestSpec: guest.spec };
   const field: Field = { database, dataDir, rig, stage };
-  await uploadImage(service.url, DISK_IMAGE, "disk", diskContent());
-  await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE));
+  const imageIds = [
+    await uploadImage(service.url, DISK_IMAGE, "disk", diskContent()),
+    await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE)),
+  ];
   const register = ({ name, registration }: Rig["hosts"][number]) =>
     call.done({ method: "POST", path: "/v1/hosts", body: { name, ...registration } });
   await Promise.all(rig.hosts.map(register));
+  // That images are brought is an operation of its own, met by its own scene: creates find them there.
+  for (const image of imageIds) {
+    const bring = ({ name }: Rig["hosts"][number]) =>
+      call.done({ method: "POST", path: `/v1/hosts/${name}/images`, body: { image, pool: POOL } });
+    await Promise.all(rig.hosts.map(bring));
+  }
   const effects = new Map<string, Effect>();
   let rounds = 0;
   return {
@@ -203,6 +211,8 @@ async function clear(field: Field): Promise<void> {
   for (const { id } of hosts) await stage.call.remove(`/v1/hosts/${id}`);
   await settle(field);
   const { domains, volumes, consoleLogs } = await rig.world();
-  const left = [...domains.keys(), ...volumes, ...consoleLogs];
+  const copies = new Set((await db.hostImage.findMany({ select: { name: true } })).map(({ name }) => name));
+  const others = volumes.filter((name) => !copies.has(name));
+  const left = [...domains.keys(), ...others, ...consoleLogs];
   if (left.length > 0) throw new Error(`left on the hosts after everything was deleted: ${left.join(", ")}`);
 }
