@@ -9,7 +9,15 @@ import { complaintsOf, type World } from "./complaints.ts";
 import { type CrashService, startCrashService } from "./crash-service.ts";
 import { MOST_WITHOUT_HOST } from "./groups.ts";
 import { diskContent, serveImages, uploadImage } from "./image-server.ts";
-import { CAMPAIGN_NETWORK, DISK_IMAGE, KERNEL_IMAGE, type Place, type Stage, sceneOf } from "./scenes.ts";
+import {
+  CAMPAIGN_NETWORK,
+  DISK_IMAGE,
+  KERNEL_IMAGE,
+  type Place,
+  POOL,
+  type Stage,
+  sceneOf,
+} from "./scenes.ts";
 import { type Act, type Effect, powerOf, verdictOn, vmIdOf } from "./verdict.ts";
 
 /** What the guests of a rig are. */
@@ -79,12 +87,20 @@ export async function startCampaign(
   const { newHostUri, deafen, guest } = rig;
   const stage: Stage = { call, imageUrl: images.url, newHostUri, deafen, guestSpec: guest.spec };
   const field: Field = { database, dataDir, rig, stage };
-  await uploadImage(service.url, DISK_IMAGE, "disk", diskContent());
-  await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE));
+  const imageIds = [
+    await uploadImage(service.url, DISK_IMAGE, "disk", diskContent()),
+    await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE)),
+  ];
   const register = ({ name, registration }: Rig["hosts"][number]) =>
     call.done({ method: "POST", path: "/v1/hosts", body: { name, ...registration } });
   await Promise.all(rig.hosts.map(register));
   if (rig.makesNetworks) await call.make("/v1/networks", CAMPAIGN_NETWORK);
+  // That images are brought is an operation of its own, met by its own scene: creates find them there.
+  for (const image of imageIds) {
+    const bring = ({ name }: Rig["hosts"][number]) =>
+      call.done({ method: "POST", path: `/v1/hosts/${name}/images`, body: { image, pool: POOL } });
+    await Promise.all(rig.hosts.map(bring));
+  }
   const effects = new Map<string, Effect>();
   let rounds = 0;
   return {
@@ -211,7 +227,9 @@ async function clear(field: Field): Promise<void> {
   await settle(field);
   const kept = await db.network.findMany({ select: { id: true } });
   const { domains, volumes, consoleLogs, networks: made = [], leases = [] } = await rig.world();
+  const copies = new Set((await db.hostImage.findMany({ select: { name: true } })).map(({ name }) => name));
+  const others = volumes.filter((name) => !copies.has(name));
   const foreign = made.filter((uuid) => kept.every(({ id }) => id !== uuid));
-  const left = [...domains.keys(), ...volumes, ...consoleLogs, ...foreign, ...leases];
+  const left = [...domains.keys(), ...others, ...consoleLogs, ...foreign, ...leases];
   if (left.length > 0) throw new Error(`left on the hosts after everything was deleted: ${left.join(", ")}`);
 }

@@ -31,6 +31,7 @@ export async function complaintsOf(
     ...(await openEnds(db, workers)),
     ...(await domainComplaints(db, world)),
     ...(await networkComplaints(db, world)),
+    ...(await copyComplaints(db, world)),
     ...(await imageComplaints(db, join(dataDir, "images"))),
   ];
 }
@@ -78,7 +79,7 @@ async function domainComplaints(db: Db, world: World): Promise<string[]> {
     ...differences(
       "volume",
       wanted.map(({ name }) => name),
-      world.volumes,
+      world.volumes.filter((name) => !isCopy(name)),
     ),
     ...wanted.filter(({ state }) => state !== "ready").map(({ name }) => `volume ${name} is not ready`),
   ];
@@ -116,6 +117,30 @@ async function networkComplaints(db: Db, world: World): Promise<string[]> {
           nics.map(({ macAddress }) => macAddress),
           world.leases,
         )),
+  ];
+}
+
+function isCopy(name: string): boolean {
+  return name.startsWith("drover-image-");
+}
+
+/** Copies of images that are half there, that nobody needs, or that are not where the inventory has them. */
+async function copyComplaints(db: Db, world: World): Promise<string[]> {
+  const copies = await db.hostImage.findMany({ select: { name: true, state: true, sha256: true } });
+  const images = await db.image.findMany({ where: { state: "ready" }, select: { sha256: true } });
+  const contents = new Set(images.map(({ sha256 }) => sha256));
+  const found = world.volumes.filter(isCopy);
+  const count = (names: readonly string[], name: string): number =>
+    names.filter((other) => other === name).length;
+  const wanted = copies.map(({ name }) => name);
+  const held = await db.hostImageUse.count({ where: { volume: { format: "raw", vm: { phase: "ready" } } } });
+  return [
+    ...copies.filter(({ state }) => state !== "ready").map(({ name, state }) => `copy ${name} is ${state}`),
+    ...copies.filter(({ sha256 }) => !contents.has(sha256)).map(({ name }) => `copy ${name} is of no image`),
+    ...[...new Set([...wanted, ...found])]
+      .filter((name) => count(wanted, name) !== count(found, name))
+      .map((name) => `copy ${name}: ${count(wanted, name)} wanted, ${count(found, name)} found`),
+    ...(held === 0 ? [] : [`copies held by volumes that are complete: ${held}`]),
   ];
 }
 

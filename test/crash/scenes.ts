@@ -40,6 +40,8 @@ export const KERNEL_IMAGE = "kernel-image";
 /** The network that the VMs of the scenes are in, where the rig's hosts make networks. */
 export const CAMPAIGN_NETWORK = { name: "campaign", kind: "isolated", ipv4: { cidr: "10.64.0.0/16" } };
 export const NIC_SPEC = { nics: [{ name: "eth0", network: CAMPAIGN_NETWORK.name }] };
+/** The pool of every rig's hosts. */
+export const POOL = "default";
 
 const nothing = (): Promise<void> => Promise.resolve();
 
@@ -62,6 +64,10 @@ const FURTHER: Readonly<Record<string, readonly string[]>> = {
 const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
 /** From which VMs are acted on. */
 const POWERS = ["off", "running", "paused", "saved"] as const;
+
+/** Ids by the name of the place: of the image, and of its copy on the host. */
+const brought = new Map<string, string>();
+const evicted = new Map<string, string>();
 
 const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "host.register": {
@@ -118,6 +124,25 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   [OFF_ATTACH]: attachScene("off"),
   "vm.detachNic": detachScene("running"),
   [OFF_DETACH]: detachScene("off"),
+  "hostImage.bring": {
+    input: {},
+    prepare: async (stage, place) => {
+      brought.set(place.name, await importImage(stage, place));
+    },
+    request: (_stage, place) => bringRequest(place),
+  },
+  "hostImage.evict": {
+    input: {},
+    prepare: async (stage, place) => {
+      brought.set(place.name, await importImage(stage, place));
+      await stage.call.done(bringRequest(place));
+      evicted.set(place.name, await copyOf(stage, place));
+    },
+    request: (_stage, { name, host }) => ({
+      method: "DELETE",
+      path: `/v1/hosts/${host}/images/${evicted.get(name) ?? ""}`,
+    }),
+  },
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),
@@ -174,6 +199,28 @@ function detachScene(power: "running" | "off"): Scene {
     },
     request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/nics/${MORE.name}` }),
   };
+}
+
+/** An image with a content of its own. */
+async function importImage({ call, imageUrl }: Stage, { name }: Place): Promise<string> {
+  const source = { kind: "url", url: `${imageUrl}/${name}` };
+  await call.done({ method: "POST", path: "/v1/images", body: { name, kind: "kernel", source } });
+  return ((await call.read(`/v1/images/${name}`)) as { readonly id: string }).id;
+}
+
+function bringRequest({ name, host }: Place): Change {
+  const body = { image: brought.get(name) ?? "", pool: POOL };
+  return { method: "POST", path: `/v1/hosts/${host}/images`, body };
+}
+
+async function copyOf({ call }: Stage, { name, host }: Place): Promise<string> {
+  const image = (await call.read(`/v1/images/${name}`)) as { readonly sha256: string };
+  const { items } = (await call.read(`/v1/hosts/${host}/images`)) as {
+    readonly items: readonly { readonly id: string; readonly sha256: string }[];
+  };
+  const copy = items.find(({ sha256 }) => sha256 === image.sha256);
+  if (copy === undefined) throw new Error(`${host} has no copy of image ${name}`);
+  return copy.id;
 }
 
 function createScene(runPolicy: "running" | "stopped"): Scene {
