@@ -58,7 +58,7 @@ class LvmVolumes implements VolumeAbility {
     const found = await this.observeVolume(spec, call);
     if (found !== null) return found;
     const program = createLogicalVolume(spec.pool, spec.name, spec.capacityBytes);
-    await this.#change("creating", spec, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("creating", spec, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
     const created = await this.observeVolume(spec, call);
     if (created === null) throw noSuchVolume(spec);
     return created;
@@ -94,7 +94,7 @@ class LvmVolumes implements VolumeAbility {
     const facts = await this.#require(ref, call);
     if (facts.capacityBytes >= capacityBytes) return;
     const program = growLogicalVolume(ref.pool, ref.name, capacityBytes);
-    await this.#change("growing", ref, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("growing", ref, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
   }
 
   async deleteVolume(ref: VolumeRef, call: Call): Promise<void> {
@@ -129,6 +129,14 @@ class LvmVolumes implements VolumeAbility {
     if (result.exitCode === NO_LOGICAL_VOLUME) throw noSuchVolume(ref);
     refuseFailure(`${verb} volume '${ref.name}'`, ref.pool, result);
   }
+}
+
+/**
+ * The host writes zeros for as long as its disks need. The caller's signal ends the wait, and so does the connection, which
+ * asks a host that is silent whether it is there.
+ */
+function patient(call: Call): Call {
+  return { ...call, timeoutMs: WRITE_LIMIT_SECONDS * 1000 };
 }
 
 function checkedGroup(pool: string): string {
