@@ -1278,7 +1278,7 @@ export type VmPlacement = {
      */
     host?: string;
     /**
-     * The pool for its volumes; `default` without, where there is one.
+     * The pool for its volumes; `default` without, where there is one. An LVM volume group of a Xen host has to be named, and takes no kernel.
      */
     pool?: string;
 };

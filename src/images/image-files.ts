@@ -21,6 +21,8 @@ import { type ReceivedFile, type ReceiveOptions, receiveFile } from "./incoming-
 export interface ImageFiles {
   /** Receives a stream into a new incoming file. `label` becomes a part of its name. */
   receive(label: string, options: Omit<ReceiveOptions, "file" | "reserveBytes">): Promise<ReceivedFile>;
+  /** A path for a new incoming file, which is the caller's to write and remove. */
+  newPath(label: string): string;
   /**
    * Gives a received file its place among the contents; one that is there already is kept. The incoming name stays,
    * so that a transaction that runs again finds it: `discard` it afterwards.
@@ -61,9 +63,10 @@ export function createImageFiles({ directory, reserveBytes }: ImageFilesOptions)
   const incoming = path.join(directory, INCOMING);
   const contents = path.join(directory, CONTENTS);
   const pathOf = (sha256: string) => contentPath(contents, sha256);
+  const newPath = (label: string) => path.join(incoming, `${label}.${randomUUID()}`);
   return {
-    receive: (label, options) =>
-      receiveFile({ ...options, reserveBytes, file: path.join(incoming, `${label}.${randomUUID()}`) }),
+    receive: (label, options) => receiveFile({ ...options, reserveBytes, file: newPath(label) }),
+    newPath,
     place: (received) => place(received, pathOf(received.sha256)),
     discard: removeFile,
     async discardLabelled(label) {

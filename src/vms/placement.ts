@@ -16,6 +16,10 @@ export interface PlacementRequest {
   readonly managedNetworks?: readonly ManagedNetworkWish[];
   /** What its volumes will need at once, in bytes; 0 when it has none. */
   readonly volumeBytes: number;
+  /** The same in a pool whose volumes are not files, and take their room whole. */
+  readonly wholeBytes: number;
+  /** Whether some of its volumes must be files: a kernel is. */
+  readonly needsFiles: boolean;
   readonly pool: string | null;
   readonly hostId: string | null;
 }
@@ -57,6 +61,8 @@ export interface Placed {
   readonly hypervisor: Hypervisor;
   readonly guestType: GuestType;
   readonly pool: string;
+  /** As the host calls it, such as `dir`. */
+  readonly poolType: string;
 }
 
 export type RefusalReason =
@@ -97,10 +103,11 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
   const missing = networkRefusal(request, host, guestType);
   if (missing !== null) return no("networkMissing", missing);
   const pool = choosePool(request, host);
-  if (typeof pool !== "string") return no(pool.reason, pool.message);
+  if ("reason" in pool) return no(pool.reason, pool.message);
   const short = shortage(request, host);
   if (short !== null) return no(short.reason, short.message);
-  return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, pool };
+  const chosen = { pool: pool.name, poolType: pool.type };
+  return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, ...chosen };
 }
 
 /**
@@ -141,13 +148,10 @@ function chooseGuestType(request: PlacementRequest, host: PlacementHost): GuestT
   return { reason: "capabilityMissing", message: `it cannot do ${lacking.join(", ")}` };
 }
 
-/**
- * The pool asked for; without: `default` where it has the room, else the pool with the most room. The console's log
- * needs a directory.
- */
-function choosePool(request: PlacementRequest, host: PlacementHost): string | Why {
+/** The pool asked for; without: `default` where it has the room, else the pool with the most room. */
+function choosePool(request: PlacementRequest, host: PlacementHost): PlacementPool | Why {
   const usable = host.pools
-    .filter((pool) => pool.active && pool.type === "dir")
+    .filter((pool) => pool.active && isUsable(pool, request, host))
     .filter((pool) => request.pool === null || pool.name === request.pool)
     .toSorted(byPreference);
   const [first] = usable;
@@ -156,11 +160,21 @@ function choosePool(request: PlacementRequest, host: PlacementHost): string | Wh
       request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
     return { reason: "poolMissing", message: `it has ${which}` };
   }
-  const roomy = usable.find(({ availableBytes }) => availableBytes >= request.volumeBytes);
-  if (roomy !== undefined) return roomy.name;
+  const neededIn = ({ type }: PlacementPool) => (type === "dir" ? request.volumeBytes : request.wholeBytes);
+  const roomy = usable.find((pool) => pool.availableBytes >= neededIn(pool));
+  if (roomy !== undefined) return roomy;
   const gib = (bytes: number) => (bytes / GIB).toFixed(1);
-  const message = `pool "${first.name}" has ${gib(first.availableBytes)} GiB free, ${gib(request.volumeBytes)} GiB are needed`;
+  const message = `pool "${first.name}" has ${gib(first.availableBytes)} GiB free, ${gib(neededIn(first))} GiB are needed`;
   return { reason: "notEnoughStorage", message };
+}
+
+/**
+ * A directory is. A volume group is where it was asked for by its name, for it may be there for something else; where
+ * no volume must be a file; and on Xen, for with libvirt the console's log lies in the pool.
+ */
+function isUsable({ name, type }: PlacementPool, request: PlacementRequest, host: PlacementHost): boolean {
+  if (type === "dir") return true;
+  return type === "logical" && request.pool === name && host.hypervisor === "xen" && !request.needsFiles;
 }
 
 function byPreference(a: PlacementPool, b: PlacementPool): number {

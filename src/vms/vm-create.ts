@@ -212,10 +212,13 @@ interface Content {
 async function contentOf(
   context: StepContext<CreateInput>,
   { images, secretBox }: VmCreateDeps,
-  { role }: VolumeRecord,
+  { role, format }: VolumeRecord,
   imageId: ImageId | null,
 ): Promise<Content | null> {
-  if (imageId !== null) return await images.open(imageId);
+  if (imageId !== null)
+    return format === "raw" && isDiskRole(role)
+      ? await images.openRaw(imageId, context.call.signal)
+      : await images.open(imageId);
   if (role !== SEED_ROLE) return null;
   const { vmId } = context.operation.input;
   const sealed = await context.read((db) => sealedSeedOf(db, vmId));

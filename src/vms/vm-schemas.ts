@@ -107,7 +107,11 @@ const Placement = z
     host: IdOrName.optional().meta({ description: "The only host to consider." }),
     pool: plainText({ max: 64 })
       .optional()
-      .meta({ description: "The pool for its volumes; `default` without, where there is one." }),
+      .meta({
+        description:
+          "The pool for its volumes; `default` without, where there is one. An LVM volume group of a Xen host has to be " +
+          "named, and takes no kernel.",
+      }),
   })
   .meta({ id: "VmPlacement" });
 

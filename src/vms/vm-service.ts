@@ -86,7 +86,7 @@ export async function createVm(
   };
   requireDeclared(declared, needs);
   const seed = await planSeed(tx, secretBox, projectId, { id, name: body.name }, body.spec.cloudInit);
-  const volumes = [...(await planVolumes(tx, projectId, body.spec)), ...seedVolume(seed)];
+  const planned = [...(await planVolumes(tx, projectId, body.spec)), ...seedVolume(seed)];
   const memoryMib = memoryWithOverhead(body.spec.memoryMib);
   const lanes = networkSubjects(nics);
   if (lanes.length > 0) await lockSubjects(tx, lanes);
@@ -98,15 +98,18 @@ export async function createVm(
     networks: wanted.networks,
     managedNetworks: wanted.managed,
     // A qcow2 volume takes room as it is written; a raw one and what is uploaded takes it at once.
-    volumeBytes: volumes.reduce(
+    volumeBytes: planned.reduce(
       (sum, { imageId, format, capacityBytes }) =>
         sum + (imageId === null && format === "qcow2" ? 0 : capacityBytes),
       0,
     ),
+    wholeBytes: planned.reduce((sum, { capacityBytes }) => sum + capacityBytes, 0),
+    needsFiles: "kernel" in body.spec.boot,
     pool: body.spec.placement?.pool ?? null,
     hostId: await wishedHost(tx, body.spec),
   };
   const placed = await placeVm(tx, wish, snapshots);
+  const volumes = placed.poolType === "dir" ? planned : planned.map(asDevice);
   const copies = await copiesFor(tx, { kinds, limitBytes: imageCacheBytes }, request, placed, volumes);
   // The host's row is locked from here on: what is left is sent together, and nothing of it waits for an answer.
   const operationId = newId<OperationId>();
@@ -166,6 +169,11 @@ async function copiesFor(
 
 function keyOf({ sha256, format }: CachedContent): string {
   return `${format} ${sha256}`;
+}
+
+/** A volume that is no file holds a disk as the guest sees it, and nothing around that: it is not made of a copy. */
+function asDevice(volume: PlannedVolume): PlannedVolume {
+  return { ...volume, format: "raw", content: null };
 }
 
 function seedVolume(seed: PlannedSeed | null): PlannedVolume[] {

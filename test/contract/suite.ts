@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Capability } from "../../src/hypervisors/hypervisor.ts";
+import type { Capability, VolumeFormat } from "../../src/hypervisors/hypervisor.ts";
 import { connectionBehaviours } from "./suite/connection.ts";
 import { consoleLogBehaviours } from "./suite/console-log.ts";
 import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./suite/consoles.ts";
@@ -104,6 +104,23 @@ export function describeDriverContract(contract: DriverContract): void {
         );
       });
     });
+  });
+}
+
+/**
+ * The contract's part on volumes, for a pool of another kind than the one that the whole contract was run over. Nothing is
+ * recorded: the table of capabilities tells of guest types.
+ */
+export function describeVolumeContract(contract: DriverContract, formats: readonly VolumeFormat[]): void {
+  describe(`driver contract, volumes: ${contract.name}`, () => {
+    const scene = new Scene(contract);
+    beforeAll(() => scene.open());
+    afterEach(() => scene.cleanUp());
+    afterAll(() => scene.close());
+    const behaviour: Behaviour = (_ability, name, test) => {
+      it(name, test);
+    };
+    volumeBehaviours(scene, behaviour, formats);
   });
 }
 

@@ -49,8 +49,11 @@ afterAll(async () => {
   for (const host of hosts) await host.stop();
 }, 120_000);
 
-const stoppedOn = (host: string, image: string) =>
-  ({ placement: { host }, runPolicy: "stopped", disks: [{ name: "root", image, sizeGib: 1 }] }) as const;
+const stoppedOn = (host: string, image: string) => ({
+  placement: { host },
+  runPolicy: "stopped" as const,
+  disks: [{ name: "root", image, sizeGib: 1 }],
+});
 
 async function createMany(hostNames: readonly string[], image: string, prefix: string): Promise<void> {
   const asked = await Promise.all(
@@ -117,9 +120,9 @@ describe("twenty VMs at once, made of one image, on real libvirt", () => {
     }
     const spec = {
       ...stoppedOn("kvm-0", "one"),
-      runPolicy: "running",
+      runPolicy: "running" as const,
       boot: { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS },
-    } as const;
+    };
     const vms = [await addVm(service, "runs-1", spec), await addVm(service, "runs-2", spec)];
     expect(vms.map(({ status }) => status.power)).toEqual(["running", "running"]);
     const path = { host: "kvm-0" };

@@ -30,11 +30,11 @@ const BEGIN = `
 set -eu
 export LC_ALL=C
 group=$1
-command -v lvs >/dev/null && [ -n "$(vgs --noheadings -o vg_name -S "vg_name=$group")" ] || exit ${NO_GROUP}
+command -v lvs >/dev/null && [ -n "$(vgs --noheadings -o vg_name -S "vg_name=\\"$group\\"")" ] || exit ${NO_GROUP}
 `;
 
 const OBSERVE = `${BEGIN}
-${REPORT} -S "lv_name=$2" -- "$group"
+${REPORT} -S "lv_name=\\"$2\\"" -- "$group"
 `;
 
 const LIST = `${BEGIN}
@@ -45,7 +45,7 @@ ${REPORT} -- "$group"
 const LOOK = `${BEGIN}
 lv=$2 name=$3
 device=/dev/$group/$lv
-row=$(lvs --noheadings --separator ' ' -o lv_name,lv_tags -S "lv_name=$lv" -- "$group")
+row=$(lvs --noheadings --separator ' ' -o lv_name,lv_tags -S "lv_name=\\"$lv\\"" -- "$group")
 tags=''
 [ -z "$row" ] || tags=",\${row##* },"
 must_be_there() {

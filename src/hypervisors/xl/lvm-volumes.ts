@@ -56,7 +56,7 @@ class LvmVolumes implements XlVolumes {
     const found = await this.observeVolume(spec, call);
     if (found !== null) return found;
     const program = createLogicalVolume(spec.pool, spec.name, spec.capacityBytes);
-    await this.#change("creating", spec, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("creating", spec, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
     const created = await this.observeVolume(spec, call);
     if (created === null) throw noSuchVolume(spec);
     return created;
@@ -134,7 +134,7 @@ class LvmVolumes implements XlVolumes {
     const facts = await this.#require(ref, call);
     if (facts.capacityBytes >= capacityBytes) return;
     const program = growLogicalVolume(ref.pool, ref.name, capacityBytes);
-    await this.#change("growing", ref, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("growing", ref, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
   }
 
   async deleteVolume(ref: VolumeRef, call: Call): Promise<void> {
@@ -177,6 +177,14 @@ function onlyRaw({ pool, format }: VolumeSpec): HypervisorError {
     "invalid-spec",
     `pool '${pool}' is a volume group, whose volumes are raw: ${format} is for pools of files`,
   );
+}
+
+/**
+ * The host writes zeros for as long as its disks need. The caller's signal ends the wait, and so does the connection, which
+ * asks a host that is silent whether it is there.
+ */
+function patient(call: Call): Call {
+  return { ...call, timeoutMs: WRITE_LIMIT_SECONDS * 1000 };
 }
 
 function checkedGroup(pool: string): string {

@@ -6,7 +6,6 @@ import type {
   HostDriver,
   HostTarget,
   Hypervisor,
-  VolumeFormat,
   VolumeRef,
 } from "../../../src/hypervisors/hypervisor.ts";
 
@@ -38,8 +37,6 @@ export interface ContractWorld {
   readonly screenTarget?: HostTarget;
   /** The pool that holds test volumes and console logs. */
   readonly pool: string;
-  /** What volumes of that pool can be; both without. */
-  readonly volumeFormats?: readonly VolumeFormat[];
   /** A network that the host has; null: test domains have no NIC. */
   readonly network: string | null;
   /** Memory of a test domain, in MiB: at least what the guest needs to come up. */

@@ -31,7 +31,8 @@ let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
 const secretBox = createSecretBox(Buffer.alloc(32));
-const noImages = { open: () => Promise.reject(new Error("no images here")) };
+const unread = () => Promise.reject(new Error("no images here"));
+const noImages = { open: unread, openRaw: unread };
 // As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
