@@ -94,8 +94,8 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/hosts/host-service.ts",
-        find: '    if (foreignKeyViolation(error) === null) throw error;\n    throw new DroverError(\n      "in_use",',
-        replace: '    throw new DroverError(\n      "internal",',
+        find: '    throw new DroverError(\n      "in_use",\n      `VMs are still',
+        replace: '    throw new DroverError(\n      "internal",\n      `VMs are still',
       },
     ],
     test: { file: "test/api/hosts.test.ts", title: "refuses to delete a host with VMs" },

@@ -157,6 +157,8 @@ async function bringTo(scene: Scene, from: From): Promise<DomainSpec> {
   if (from === "off") return scene.define();
   const spec = await scene.start();
   if (from === "paused") await pause.send(scene.connection, spec.uuid, scene.call());
+  // It does its part of being saved: one that has hardly begun to boot cannot.
+  if (from === "saved") await scene.guestUp(spec);
   if (from === "saved") await save.send(scene.connection, spec.uuid, scene.call());
   if (from === "crashed") {
     await scene.contract.hooks?.crashDomain?.(scene.world, spec.uuid);

@@ -129,7 +129,7 @@ describe("definitions", () => {
   });
 
   it("name what the host has: another pool is refused, and so is a network that no bridge can be", async () => {
-    const volume = { pool: "other", name: "x" };
+    const volume = { pool: "no group has this name", name: "x" };
     await expect(
       define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] }),
     ).rejects.toMatchObject({
