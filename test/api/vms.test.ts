@@ -255,6 +255,7 @@ describe("creating a VM", () => {
     expect(ended.steps.map(({ name, state }) => `${name} ${state}`)).toEqual([
       "bring-boot-files succeeded",
       "create-disks undone",
+      "prepare-networks succeeded",
       "define-domain undone",
       "start-domain undone",
     ]);
