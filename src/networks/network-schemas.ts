@@ -17,15 +17,6 @@ export const Ipv4Address = z
   .refine((text) => parseIpv4(text) !== null, "must be an IPv4 address such as 10.20.0.5")
   .meta({ format: "ipv4", examples: ["10.20.0.5"] });
 
-/** Of a rule: one address or a subnet, of either family. */
-export const IpCidr = z
-  .string()
-  .refine(
-    (text) => parseSubnet(text) !== null,
-    "must be a subnet such as 10.20.0.0/24, without bits beyond its prefix",
-  )
-  .meta({ examples: ["10.20.0.0/24"] });
-
 const Ipv4Cidr = z
   .string()
   .refine((text) => {

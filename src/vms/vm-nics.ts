@@ -45,7 +45,7 @@ export async function planNics(
   const networks = await findNetworks(tx, projectId, [...new Set(names)]);
   return asked.map(({ nic, pointer }) => {
     const network = networks.find(({ id, name }) => id === nic.network || name === nic.network) ?? null;
-    if (nic.ipv4Address !== undefined && network?.ipv4 == null) {
+    if (nic.ipv4Address !== undefined && (network === null || network.ipv4 === null)) {
       const message = "the network gives no IPv4 addresses: only a network of the project with a subnet does";
       throw wrong(`${pointer}/ipv4Address`, message);
     }
@@ -169,7 +169,8 @@ function exhausted({ name, ipv4 }: NetworkRecord): DroverError {
 }
 
 function ipv6Of(network: NetworkRecord | null, macAddress: string): string[] {
-  const subnet = network?.ipv6 == null ? null : parseSubnet(network.ipv6.cidr);
+  const cidr = network?.ipv6?.cidr;
+  const subnet = cidr === undefined ? null : parseSubnet(cidr);
   return subnet === null ? [] : [formatIpv6(eui64Address(subnet, macAddress))];
 }
 

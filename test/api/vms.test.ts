@@ -255,6 +255,7 @@ describe("creating a VM", () => {
     expect(ended.steps.map(({ name, state }) => `${name} ${state}`)).toEqual([
       "bring-boot-files succeeded",
       "create-disks undone",
+      // It has no NIC in a network of the project.
       "prepare-networks succeeded",
       "define-domain undone",
       "start-domain undone",

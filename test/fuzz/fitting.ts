@@ -5,7 +5,7 @@ import type { Random } from "./random.ts";
 
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
-/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `token`, `operation`. */
+/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`, `token`, `operation`. */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
 export interface Fitting {
@@ -46,7 +46,11 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   image: ({ known, random }) => random.pick(["disk", "disk", "kernel", "missing", ...(known["image"] ?? [])]),
   kernel: ({ random }) => random.pick(["kernel", "kernel", "disk", "missing"]),
   initrd: ({ random }) => random.pick(["initrd", "initrd", "kernel"]),
-  network: ({ random }) => random.pick(["default", "default", "default", "other"]),
+  network: ({ known, random }) =>
+    random.pick(["default", "default", "host:default", "other", ...(known["network"] ?? [])]),
+  cidr: ({ random }) =>
+    random.pick([`10.${random.below(250)}.0.0/24`, "10.0.0.0/30", "fd00:1::/64", "10.0.0.1/8", "x"]),
+  ipv4Address: ({ random }) => `10.200.0.${random.below(256)}`,
   pool: ({ random }) => random.pick(["default", "default", "other"]),
   project: ({ random }) => random.pick(["default", "default", "default", "missing"]),
   uri: ({ random }) => random.pick(HOST_URIS),

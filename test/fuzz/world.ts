@@ -34,7 +34,8 @@ const IMAGES = ["disk", "kernel", "initrd"] as const;
 const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
 const SSH_KEY = "spare-key";
-const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, token: 10 };
+const NETWORK = { name: "spare-network", kind: "nat", ipv4: { cidr: "10.200.0.0/24" } };
+const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, network: 6, token: 10 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
 
@@ -58,6 +59,7 @@ export async function createWorld(service: TestService): Promise<World> {
       await call("POST", "/v1/hosts", DOWN);
       await call("POST", "/v1/tokens", { name: "spare" });
       await call("POST", "/v1/ssh-keys", { name: SSH_KEY, publicKey: publicKey(SSH_KEY) });
+      await call("POST", "/v1/networks", NETWORK);
       for (const name of IMAGES) await ensureImage(service, name);
       const source = { kind: "debootstrap", suite: "bookworm" };
       await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
@@ -98,11 +100,12 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, sshKeys, networks, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
     db.sshKey.findMany(NEWEST),
+    db.network.findMany(NEWEST),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
   ]);
@@ -116,6 +119,8 @@ async function readKnown(db: Db): Promise<Known> {
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer([...IMAGES, BUILT], images),
     sshKey: refer([SSH_KEY], sshKeys),
+    network: refer([NETWORK.name], networks),
+    nic: ["eth0", "eth1", "more"],
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
   };
@@ -143,6 +148,12 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
   for (const { name } of images) await call("DELETE", `/v1/images/${name}`);
   const sshKeys = surplus(await db.sshKey.findMany({ select: { name: true } }), [SSH_KEY], LEFT_OVER.sshKey);
   for (const { name } of sshKeys) await call("DELETE", `/v1/ssh-keys/${name}`);
+  const networks = surplus(
+    await db.network.findMany({ select: { name: true } }),
+    [NETWORK.name],
+    LEFT_OVER.network,
+  );
+  for (const { name } of networks) await call("DELETE", `/v1/networks/${name}`);
   const rows = await db.apiToken.findMany({ where: { revokedAt: null }, select: { id: true, name: true } });
   for (const { id } of surplus(rows, OWN_TOKENS, LEFT_OVER.token)) await call("DELETE", `/v1/tokens/${id}`);
 }

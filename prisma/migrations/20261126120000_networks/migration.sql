@@ -47,7 +47,7 @@ ALTER TABLE "vm_nic" ADD COLUMN "network_id" UUID,
 ADD COLUMN "attached" BOOLEAN NOT NULL DEFAULT true,
 ADD COLUMN "allow_spoofing" BOOLEAN NOT NULL DEFAULT true;
 
--- Guests that are there already go on as they were defined, and new ones are guarded unless they say otherwise.
+-- Guests that are there already go on as they were defined. New ones are guarded unless they say otherwise.
 ALTER TABLE "vm_nic" ALTER COLUMN "allow_spoofing" SET DEFAULT false;
 
 -- CreateIndex
