@@ -68,7 +68,7 @@ async function upload({ service }: LibvirtScene, file: string): Promise<string> 
 
 interface HostImageAnswer {
   readonly hostImage: { readonly id: string };
-  readonly operation: { readonly state: string; readonly startedAt: string; readonly endedAt: string };
+  readonly operation: { readonly id: string; readonly state: string; readonly endedAt: string | null };
 }
 
 async function measureTransfer(
@@ -90,12 +90,16 @@ async function measureTransfer(
       times[name].push(await timed(() => execa(program, args)));
       rmSync(target);
     }
-    if (last !== "") await ended(service.request("DELETE", `/v1/hosts/${HOST}/images/${last}?wait=60`));
+    if (last !== "")
+      await ended(
+        service,
+        service.request<HostImageAnswer>("DELETE", `/v1/hosts/${HOST}/images/${last}?wait=60`),
+      );
     const body = { image, pool: POOL };
     const path = `/v1/hosts/${HOST}/images?wait=60`;
     times.drover.push(
       await timed(async () => {
-        last = (await ended(service.request<HostImageAnswer>("POST", path, body))).hostImage.id;
+        last = (await ended(service, service.request<HostImageAnswer>("POST", path, body))).hostImage.id;
       }),
     );
   }
@@ -110,9 +114,17 @@ async function measureTransfer(
   }
 }
 
-async function ended(answer: Promise<HostImageAnswer> | Promise<unknown>): Promise<HostImageAnswer> {
-  const body = (await answer) as HostImageAnswer;
-  if (body.operation.state !== "succeeded") throw new Error(JSON.stringify(body.operation));
+/** Waits for the operation's end, which on a busy machine may be later than any answer is held. */
+async function ended(
+  service: LibvirtScene["service"],
+  answer: Promise<HostImageAnswer>,
+): Promise<HostImageAnswer> {
+  const body = await answer;
+  let { operation } = body;
+  while (operation.endedAt === null) {
+    operation = await service.request("GET", `/v1/operations/${operation.id}?wait=60`);
+  }
+  if (operation.state !== "succeeded") throw new Error(JSON.stringify(operation));
   return body;
 }
 
