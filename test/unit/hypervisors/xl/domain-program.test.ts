@@ -128,13 +128,17 @@ describe("definitions", () => {
     expect((await see(host, "*", call)).definitions).toHaveLength(2);
   });
 
-  it("name what the host has: another pool is refused, and so is a network that no bridge can be", async () => {
-    const volume = { pool: "no group has this name", name: "x" };
+  it("name what the host can have: no pool that is neither, no kernel but in a file, no network that is no bridge", async () => {
+    const volume = { pool: "neither/nor", name: "x" };
     await expect(
       define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] }),
     ).rejects.toMatchObject({
       reason: "invalid-spec",
     });
+    const kernel = { pool: "vg0", name: "x" };
+    await expect(
+      define({ boot: { kind: "kernel", kernel, initrd: null, commandLine: "" } }),
+    ).rejects.toMatchObject({ reason: "invalid-spec" });
     const nics = [{ name: "eth0", network: "no bridge has this name", macAddress: "52:54:00:00:00:01" }];
     await expect(define({ nics })).rejects.toMatchObject({ reason: "invalid-spec" });
   });
@@ -191,6 +195,15 @@ describe("starting", () => {
       reason: "invalid-spec",
       message: expect.stringContaining("pool/missing") as string,
     });
+    const disk = {
+      name: "root",
+      kind: "disk",
+      volume: { pool: "vg0", name: "root.raw" },
+      format: "raw",
+    } as const;
+    await expect(change("start", await define({ disks: [disk] }))).rejects.toThrow(
+      "there is no /dev/vg0/root.raw",
+    );
     const nics = [{ name: "eth0", network: "default", macAddress: "52:54:00:00:00:01" }];
     await expect(change("start", await define({ nics }))).rejects.toThrow("no-such-bridge");
     expect(xl.calls()).toEqual([]);
