@@ -99,7 +99,8 @@ async function run({ volumes }: Pool, source: Buffer = content): Promise<unknown
     for (let at = 0; at < source.length; at += 70) yield source.subarray(at, at + 70);
   };
   const facts = { sha256, sizeBytes: source.length, format: "raw", virtualSizeBytes: null } as const;
-  const images = { open: async () => ({ ...facts, content: chunks() }) };
+  const open = async () => ({ ...facts, content: chunks() });
+  const images = { open, openRaw: open };
   const [step] = bringHostImageKind({ images, partBytes: PART_BYTES }).steps;
   const signal = new AbortController().signal;
   const context: StepContext<HostImageInput> = {
