@@ -5,7 +5,7 @@ import type { Random } from "./random.ts";
 
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
-/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`, `token`, `operation`. */
+/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`, `volume`, `token`, `operation`. */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
 export interface Fitting {

@@ -100,12 +100,13 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, networks, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
     db.sshKey.findMany(NEWEST),
     db.network.findMany(NEWEST),
+    db.volume.findMany(NEWEST),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
   ]);
@@ -120,6 +121,7 @@ async function readKnown(db: Db): Promise<Known> {
     image: refer([...IMAGES, BUILT], images),
     sshKey: refer([SSH_KEY], sshKeys),
     network: refer([NETWORK.name], networks),
+    volume: volumes.map(({ id }) => id),
     nic: ["eth0", "eth1", "more"],
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
