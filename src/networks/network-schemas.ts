@@ -15,7 +15,7 @@ const IPV6_PREFIX = 64;
 export const Ipv4Address = z
   .string()
   .refine((text) => parseIpv4(text) !== null, "must be an IPv4 address such as 10.20.0.5")
-  .meta({ format: "ipv4", examples: ["10.20.0.5"] });
+  .meta({ examples: ["10.20.0.5"] });
 
 const Ipv4Cidr = z
   .string()

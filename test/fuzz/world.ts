@@ -35,6 +35,7 @@ const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
 const SSH_KEY = "spare-key";
 const NETWORK = { name: "spare-network", kind: "nat", ipv4: { cidr: "10.200.0.0/24" } };
+const NICS = ["eth0", "eth1", "eth2"] as const;
 const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, network: 6, token: 10 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
@@ -122,7 +123,7 @@ async function readKnown(db: Db): Promise<Known> {
     sshKey: refer([SSH_KEY], sshKeys),
     network: refer([NETWORK.name], networks),
     volume: volumes.map(({ id }) => id),
-    nic: ["eth0", "eth1", "more"],
+    nic: NICS,
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
   };
@@ -205,6 +206,7 @@ async function ensureVm(
       cpu: { count: 1 },
       memoryMib: 64,
       disks: [{ name: "root", sizeGib: 1 }],
+      nics: NICS.map((nic) => ({ name: nic, network: "default" })),
     };
     const body = { name, spec: { ...spec, hypervisor: "kvm" as const, placement: { host: "host-a" } } };
     const { operation } = await ok(createVm({ client, body }));

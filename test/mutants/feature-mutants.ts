@@ -94,11 +94,35 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/hosts/host-service.ts",
-        find: '    throw new DroverError(\n      "in_use",\n      `VMs are still',
-        replace: '    throw new DroverError(\n      "internal",\n      `VMs are still',
+        find: '    throw new DroverError(\n      "in_use",\n      `VMs are still on host',
+        replace: '    throw new DroverError(\n      "internal",\n      `VMs are still on host',
       },
     ],
     test: { file: "test/api/hosts.test.ts", title: "refuses to delete a host with VMs" },
+  },
+  {
+    name: "address-without-the-lock",
+    breaks: "addresses that are taken at the same time: two NICs would want one",
+    edits: [
+      {
+        file: "src/networks/network-store.ts",
+        find: "n.id = ANY(${[...ids]}::text[]::uuid[]) ORDER BY n.id\n    FOR NO KEY UPDATE`",
+        replace: "n.id = ANY(${[...ids]}::text[]::uuid[]) ORDER BY n.id`",
+      },
+    ],
+    test: { file: "test/api/networks-concurrent.test.ts", title: "gives no address twice" },
+  },
+  {
+    name: "lease-that-stays",
+    breaks: "the release of what the host's DHCP gives",
+    edits: [
+      {
+        file: "src/vms/vm-delete.ts",
+        find: "        await releaseNetworks(context);\n",
+        replace: "",
+      },
+    ],
+    test: { file: "test/api/networks.test.ts", title: "has an address of it" },
   },
   {
     name: "idempotency-key-of-any-token",

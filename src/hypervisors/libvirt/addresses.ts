@@ -24,11 +24,14 @@ export async function readAddresses(
     ...networks.map((network) => leasesOf(calls, network, call)),
     ...domains.map((domain) => heardOf(calls, domain, call)),
   ]);
-  return found.flat().flatMap((seen) => {
-    const ip = parseIp(seen.address);
-    return ip === null ? [] : [{ ...seen, macAddress: seen.macAddress.toLowerCase() }];
-  });
+  // What others have in their networks may be of any kind: hardware addresses of InfiniBand, addresses with zones.
+  return found
+    .flat()
+    .map((seen) => ({ ...seen, macAddress: seen.macAddress.toLowerCase() }))
+    .filter(({ address, macAddress }) => parseIp(address) !== null && MAC_ADDRESS.test(macAddress));
 }
+
+const MAC_ADDRESS = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 
 async function leasesOf(calls: HostCalls, network: Network, call: Call): Promise<SeenAddress[]> {
   const args = { network, mac: null, flags: 0 };
