@@ -15,12 +15,10 @@ export const HostImageSchema = z
         "`ready`: VMs are made of it. `filling` and `evicting`: see `operation`. `absent`: it did not come (`error`), or was given up.",
     }),
     filledBytes: z.int().meta({ description: "How much of it has arrived for certain." }),
-    volumeCount: z
-      .int()
-      .meta({
-        description:
-          "Volumes that are being made of it, or read from it for as long as they exist. With any, it stays.",
-      }),
+    volumeCount: z.int().meta({
+      description:
+        "Volumes that are being made of it, or read from it for as long as they exist. With any, it stays.",
+    }),
     operation: Id.nullable().meta({ description: "What fills or evicts it, or did so last." }),
     error: ErrorBodySchema.nullable(),
     lastUsedAt: Timestamp,

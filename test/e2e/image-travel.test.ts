@@ -49,8 +49,11 @@ afterAll(async () => {
   for (const host of hosts) await host.stop();
 }, 120_000);
 
-const stoppedOn = (host: string, image: string) =>
-  ({ placement: { host }, runPolicy: "stopped", disks: [{ name: "root", image, sizeGib: 1 }] }) as const;
+const stoppedOn = (host: string, image: string) => ({
+  placement: { host },
+  runPolicy: "stopped" as const,
+  disks: [{ name: "root", image, sizeGib: 1 }],
+});
 
 async function createMany(hostNames: readonly string[], image: string, prefix: string): Promise<void> {
   const asked = await Promise.all(
