@@ -51,7 +51,7 @@ export function startCacheSweeper(deps: CacheSweeperDeps): { stop(): Promise<voi
 }
 
 /** One look. Returns how many removals were queued. */
-export async function sweepCaches(deps: CacheSweeperDeps): Promise<number> {
+async function sweepCaches(deps: CacheSweeperDeps): Promise<number> {
   const { db, limitBytes } = deps;
   const useless = await uselessHostImages(db, PORTION);
   const surplus: HostImageId[] = [];

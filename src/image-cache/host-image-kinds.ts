@@ -69,7 +69,10 @@ export function bringHostImageKind(deps: HostImageKindDeps): OperationKind<HostI
       return { kind: copy === null || copy.state === "ready" ? "done" : "run" };
     },
     async onEnd(tx, { id, input }, outcome) {
-      if (outcome.state === "succeeded") return await setReady(tx, input.hostImageId);
+      if (outcome.state === "succeeded") {
+        await setReady(tx, input.hostImageId);
+        return;
+      }
       const isGivenUp = outcome.state === "cancelled";
       await setAbsent(tx, input.hostImageId, id, isGivenUp ? null : toErrorBody(outcome.error));
     },

@@ -37,7 +37,7 @@ export interface CacheRequest {
 }
 
 /** Copies that will be there when the subjects' operations have ended. */
-export interface Awaited {
+interface AwaitedCopies {
   readonly ids: readonly HostImageId[];
   /** To be waited for: subjects of what needs the copies. */
   readonly subjects: readonly Subject[];
@@ -59,7 +59,7 @@ export async function bringContents(
   place: { readonly hostId: HostId; readonly pool: string },
   contents: readonly CachedContent[],
   options: BringOptions = {},
-): Promise<Awaited | null> {
+): Promise<AwaitedCopies | null> {
   if (contents.length === 0) return null;
   const ids = await ensureHostImages(tx, place, contents);
   if (ids === null) return null;

@@ -61,7 +61,7 @@ async function upload({ service }: LibvirtScene, file: string): Promise<string> 
     headers: { authorization: `Bearer ${service.token}`, "content-type": "application/octet-stream" },
     body: ReadableStream.from(createReadStream(file)),
     duplex: "half",
-  } as RequestInit);
+  });
   if (!answer.ok) throw new Error(`no image: ${await answer.text()}`);
   return ((await answer.json()) as { readonly id: string }).id;
 }

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
+import { buffer } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createDatabase, type Database } from "../../../src/db/client.ts";
-import type { Sql } from "../../../src/db/transaction.ts";
 import {
   type HostConnection,
   HypervisorError,
@@ -70,7 +70,7 @@ class Pool {
     };
     const receive = async (at: number, source: AsyncIterable<Uint8Array>): Promise<void> => {
       this.parts.push(at);
-      const bytes = Buffer.concat(await Array.fromAsync(source));
+      const bytes = await buffer(source);
       if (this.volume === null) throw new HypervisorError("not-found", "no volume");
       const breaks = this.breaksAt === this.parts.length;
       bytes.subarray(0, breaks ? 10 : bytes.length).copy(this.volume, at);
@@ -108,7 +108,7 @@ async function run({ volumes }: Pool, source: Buffer = content): Promise<unknown
     ...{ signal, resumed: false, progress: () => undefined },
     call: { signal, timeoutMs: 1000, beforeSend: () => undefined },
     host: { volumes } as unknown as HostConnection,
-    read: (work) => work(db as Sql),
+    read: (work) => work(db),
     transaction: (work) => db.transaction(work),
   };
   return await step?.run({ ...context, found: null });

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { buffer } from "node:stream/consumers";
 import { expect, it } from "vitest";
 import { PartedContent } from "../../../src/image-cache/parted-content.ts";
 
@@ -9,9 +10,7 @@ async function* chunks(bytes: Buffer, size = 130): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
-async function read(source: AsyncIterable<Uint8Array>): Promise<Buffer> {
-  return Buffer.concat(await Array.fromAsync(source));
-}
+const read = (source: AsyncIterable<Uint8Array>): Promise<Buffer> => buffer(source);
 
 it("gives the content in parts of the sizes that are asked for", async () => {
   const parted = new PartedContent(chunks(content), sha256, content.length);
@@ -34,16 +33,11 @@ it("does not come to its end where the content is another one", async () => {
   const reading = (async () => {
     for await (const chunk of parted.part(1000)) given.push(chunk);
   })();
-  await expect(reading).rejects.toMatchObject({
-    code: "internal",
-    message: expect.stringContaining("damaged"),
-  });
+  await expect(reading).rejects.toThrow("damaged");
   expect(Buffer.concat(given).length).toBeLessThan(1000);
 });
 
 it("says that a content ends too early", async () => {
   const parted = new PartedContent(chunks(content.subarray(0, 900)), sha256, content.length);
-  await expect(read(parted.part(1000))).rejects.toMatchObject({
-    message: expect.stringContaining("ends after 900 of 1000 bytes"),
-  });
+  await expect(read(parted.part(1000))).rejects.toThrow("ends after 900 of 1000 bytes");
 });
