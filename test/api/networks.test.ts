@@ -193,7 +193,7 @@ describe("a VM in a network of its project", () => {
     const query = { subject: vm.id, type: ["vm.addresses.changed"] };
     const told = async () =>
       (await ok(listEvents({ client: service.client, query }))).items.map(({ data }) => data["addresses"]);
-    await expect.poll(told).toEqual([[{ address, nic: "eth0", source: "lease" }], []]);
+    await expect.poll(told, { timeout: 30_000 }).toEqual([[{ address, nic: "eth0", source: "lease" }], []]);
   });
 
   it("gets the address that it asks for, when nobody has it", async () => {
