@@ -49,8 +49,3 @@ export interface VolumeDetails extends VolumeRecord {
   readonly createdAt: Date;
   readonly updatedAt: Date;
 }
-
-/** How a volume is called in messages. */
-export function volumeLabel({ ownName, id }: Pick<VolumeDetails, "ownName" | "id">): string {
-  return `"${ownName ?? id}"`;
-}

@@ -63,7 +63,7 @@ export async function volumeNamed(db: Sql, projectId: ProjectId, idOrName: strin
 }
 
 /** A volume as the API shows it now; null when it is gone. */
-export async function viewVolume(db: Sql, project: ProjectRef, id: VolumeId): Promise<Volume | null> {
+async function viewVolume(db: Sql, project: ProjectRef, id: VolumeId): Promise<Volume | null> {
   const volume = await getVolume(db, id);
   if (volume === null) return null;
   const operations = await unfinishedOperationsOf(db, "volume", [id]);
@@ -119,7 +119,7 @@ export type VolumeEventType =
   | "volume.deleted";
 
 /** The event of a change to a volume. */
-export function volumeEvent(
+function volumeEvent(
   type: VolumeEventType,
   { id, ownName, projectId, hostName, pool }: VolumeDetails,
   operationId: OperationId | null = null,

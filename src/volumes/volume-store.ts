@@ -122,11 +122,6 @@ export async function lockVolume(tx: Tx, id: VolumeId): Promise<VolumeDetails | 
   return await one(tx, Prisma.sql`l.id = ${id}::uuid`, Prisma.sql`FOR UPDATE OF l`);
 }
 
-/** The host that a volume is on, as a subquery. */
-export function hostIdOfVolume(id: VolumeId): Prisma.Sql {
-  return Prisma.sql`SELECT host_id FROM volume WHERE id = ${id}::uuid`;
-}
-
 export interface VolumeFilter {
   readonly host?: string | undefined;
   readonly pool?: string | undefined;
