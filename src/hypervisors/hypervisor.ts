@@ -225,7 +225,8 @@ export interface VolumeAbility {
   createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume>;
   /**
    * Writes the volume's content from its beginning; `sizeBytes` is what the source will give, and another amount
-   * rejects. The call's time limit is for each answer of the host, not for the source. No such volume: `not-found`.
+   * rejects. The call's time limit is for each answer of the host, not for the source. No such volume: `not-found`. Of
+   * the source's chunks no more than the last three are kept: what came before may be overwritten by then.
    */
   uploadVolume(
     ref: VolumeRef,

@@ -8,7 +8,10 @@ import { rawContent } from "./raw-content.ts";
 
 /** The content of an image, to be brought to a host. */
 export interface OpenedImage extends ImageContentFacts {
-  /** The bytes from the beginning; the file is opened when the first part is asked for. For one reading. */
+  /**
+   * The bytes from the beginning; the file is opened when the first part is asked for. For one reading. A chunk holds
+   * until six more have been asked for.
+   */
   readonly content: AsyncIterable<Uint8Array>;
 }
 
