@@ -54,6 +54,32 @@ export async function ensureHostImages(
   return ids;
 }
 
+/**
+ * Uses copies where all are ready: their ids in the order of the contents. Their rows stay locked, so that whoever evicts
+ * them sees the use that is written behind this. Null, and none is locked, where one is not there.
+ */
+export async function useReadyHostImages(
+  tx: Tx,
+  { hostId, pool }: { readonly hostId: HostId; readonly pool: string },
+  contents: readonly CachedContent[],
+): Promise<HostImageId[] | null> {
+  const rows = await tx.$queryRaw<{ id: string; sha256: string; format: string }[]>`
+    WITH wanted AS (
+      SELECT c.id FROM host_image c
+      JOIN unnest(${contents.map(({ sha256 }) => sha256)}::text[], ${contents.map(({ format }) => format)}::text[])
+        AS w(sha256, format) ON w.sha256 = c.sha256 AND w.format = c.format
+      WHERE c.host_id = ${hostId}::uuid AND c.pool = ${pool} AND c.state = 'ready')
+    UPDATE host_image c SET last_used_at = clock_timestamp() FROM wanted
+    WHERE c.id = wanted.id AND c.state = 'ready' AND (SELECT count(*) FROM wanted) = ${contents.length}::int
+    RETURNING c.id, c.sha256, c.format`;
+  const ids = contents.map(({ sha256, format }) => {
+    const row = rows.find((candidate) => candidate.sha256 === sha256 && candidate.format === format);
+    return row === undefined ? null : asId<HostImageId>(row.id);
+  });
+  const found = ids.filter((id) => id !== null);
+  return found.length === contents.length ? found : null;
+}
+
 export async function getHostImage(db: Sql, id: HostImageId): Promise<HostImage | null> {
   const [row] = await db.$queryRaw<HostImage[]>`SELECT ${COLUMNS} FROM host_image c WHERE c.id = ${id}::uuid`;
   return row ?? null;

@@ -16,6 +16,7 @@ import {
   setFilling,
   setOperation,
   touchHostImages,
+  useReadyHostImages,
 } from "./host-image-store.ts";
 
 /**
@@ -61,6 +62,9 @@ export async function bringContents(
   options: BringOptions = {},
 ): Promise<AwaitedCopies | null> {
   if (contents.length === 0) return null;
+  const { evenIfReady = false } = options;
+  const known = evenIfReady ? null : await useReadyHostImages(tx, place, contents);
+  if (known !== null) return { ids: known, subjects: [] };
   const ids = await ensureHostImages(tx, place, contents);
   if (ids === null) return null;
   return { ids, subjects: await bringCopies(tx, deps, request, place, ids, options) };
