@@ -11,6 +11,8 @@ import { isDiskRole } from "./vm-record.ts";
 
 /** What a volume is made of another one of the host by: as long as its content takes. */
 const COPY_LIMIT_MS = 4 * 3_600_000;
+/** What moves no content is answered by then. */
+const ANSWER_LIMIT_MS = 120_000;
 
 /**
  * Makes a volume of the host's copy of its image. Returns whether it is complete by itself, so that the copy may go. Throws
@@ -26,16 +28,16 @@ export async function makeFromCopy<Input>(
   if (copy.state !== "ready") throw await notReady(context, cache, copy);
   const { pool, name, format, capacityBytes } = volume;
   const spec = { pool, name, format, capacityBytes };
-  const call: Call = { ...context.call, timeoutMs: COPY_LIMIT_MS };
+  const call: Call = { ...context.call, timeoutMs: ANSWER_LIMIT_MS };
   const base = { pool, name: copy.name, format: copy.format };
   const { overlayVolume } = ability;
   const isOverlay = isDiskRole(volume.role) && format === "qcow2" && overlayVolume !== undefined;
   try {
-    if (isOverlay) await overlayVolume.call(ability, spec, base, context.call);
-    else await ability.copyVolume(spec, base, call);
+    if (isOverlay) await overlayVolume.call(ability, spec, base, call);
+    else await ability.copyVolume(spec, base, { ...call, timeoutMs: COPY_LIMIT_MS });
   } catch (error) {
     if (!(error instanceof HypervisorError) || error.reason !== "not-found") throw error;
-    if ((await ability.observeVolume(base, context.call)) !== null) throw error;
+    if ((await ability.observeVolume(base, call)) !== null) throw error;
     await context.transaction((tx) => setMissing(tx, copy.id));
     throw await notReady(context, cache, { ...copy, state: "absent", error: null });
   }
