@@ -1,5 +1,6 @@
 import type { Sql, Tx } from "../db/client.ts";
 import { exclusionViolation, uniqueViolation } from "../db/database-errors.ts";
+import type { KeysetField } from "../db/keyset.ts";
 import { appendEvent } from "../events/event-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
@@ -17,7 +18,6 @@ import {
   listNetworks,
   lockNetwork,
   type NetworkFilter,
-  type NetworkOrder,
   updateNetworkLabels,
   usesOf,
 } from "./network-store.ts";
@@ -87,7 +87,7 @@ export interface ListRequest extends PageRequest {
   readonly name?: NetworkFilter["name"];
   readonly kind?: NetworkFilter["kind"];
   readonly labelSelector?: readonly LabelRequirement[] | undefined;
-  readonly orderBy: NetworkOrder | `-${NetworkOrder}`;
+  readonly orderBy: KeysetField | `-${KeysetField}`;
 }
 
 export async function pageOfNetworks(
@@ -99,7 +99,7 @@ export async function pageOfNetworks(
   const filter = { name, kind, labels };
   const binding = { list: `networks/${project.id}`, orderBy, filters: filter };
   const { after, limit } = pageWindow(binding, request);
-  const order = parseOrderBy<NetworkOrder>(orderBy);
+  const order = parseOrderBy<KeysetField>(orderBy);
   const from = after === null ? null : { value: String(after.value), id: after.id };
   const rows = await listNetworks(db, project.id, filter, order, { after: from, limit });
   const uses = await usesOf(

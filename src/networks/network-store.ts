@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { asId, type HostId, isUuid, type NetworkId, type ProjectId } from "../lib/ids.ts";
@@ -227,31 +228,17 @@ export interface NetworkFilter {
   readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
-export type NetworkOrder = "name" | "createdAt";
-
-const ORDER_COLUMN = { name: Prisma.sql`n.name`, createdAt: Prisma.sql`n.created_at` } as const;
-
 /** Networks of a project in a keyset order: `after` holds the last page's ordering value and id. */
 export async function listNetworks(
   db: Sql,
   projectId: ProjectId,
   filter: NetworkFilter,
-  order: { readonly field: NetworkOrder; readonly direction: "asc" | "desc" },
-  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+  order: KeysetOrder,
+  page: KeysetPage,
 ): Promise<NetworkRecord[]> {
-  const column = ORDER_COLUMN[order.field];
-  const direction = order.direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = order.direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
-  const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`n.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null) {
-    conditions.push(
-      Prisma.sql`(${column}, n.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
-    );
-  }
   const rows = await db.$queryRaw<NetworkRow[]>`
-    SELECT ${COLUMNS} FROM network n WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY ${column} ${direction}, n.id ${direction} LIMIT ${page.limit}`;
+    SELECT ${COLUMNS} FROM network n ${keysetPage(Prisma.sql`n`, conditions, order, page)}`;
   return rows.map(recordOf);
 }
 

@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
@@ -158,30 +159,17 @@ export interface VmFilter {
   readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
-export type VmOrder = "name" | "createdAt";
-
-const ORDER_COLUMN = { name: Prisma.sql`v.name`, createdAt: Prisma.sql`v.created_at` } as const;
-
 /** VMs of a project in a keyset order: `after` holds the last page's ordering value and id. */
 export async function listVms(
   db: Sql,
   projectId: ProjectId,
   filter: VmFilter,
-  order: { readonly field: VmOrder; readonly direction: "asc" | "desc" },
-  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+  order: KeysetOrder,
+  page: KeysetPage,
 ): Promise<VmRecord[]> {
-  const column = ORDER_COLUMN[order.field];
-  const direction = order.direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = order.direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
-  const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`v.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null)
-    conditions.push(
-      Prisma.sql`(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
-    );
   const rows = await db.$queryRaw<VmRow[]>`
-    ${SELECT} WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY ${column} ${direction}, v.id ${direction} LIMIT ${page.limit}`;
+    ${SELECT} ${keysetPage(Prisma.sql`v`, conditions, order, page)}`;
   return rows.map(recordOf);
 }
 
