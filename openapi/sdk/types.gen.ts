@@ -193,7 +193,7 @@ export type DebootstrapSource = {
      */
     suite: string;
     /**
-     * A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the suite itself. Without: the mirror of the control plane's own apt, else deb.debian.org, with the suite's updates and security updates.
+     * A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the suite itself. Without: the mirror of the control plane's own apt, else Debian's own, with the suite's updates and security updates.
      */
     mirror?: string;
     /**

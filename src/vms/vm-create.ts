@@ -155,20 +155,19 @@ function volumeStep(
       const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
       const complete: string[] = [];
       for (const volume of found?.volumes.filter(chosen) ?? []) {
-        const copy = await context.read((db) => copyOfVolume(db, volume.id));
-        if (copy === null) {
-          const use = found?.images.find(({ role }) => role === volume.role);
-          await fillVolume(context, deps, volume, use?.imageId ?? null);
-        } else if (await makeFromCopy(context, deps.cache(), volumesAbility(context), volume, copy))
+        const imageId = found?.images.find(({ role }) => role === volume.role)?.imageId ?? null;
+        const copy = imageId === null ? null : await context.read((db) => copyOfVolume(db, volume.id));
+        if (copy === null) await fillVolume(context, deps, volume, imageId);
+        else if (await makeFromCopy(context, deps.cache(), volumesAbility(context), volume, copy))
           complete.push(volume.id);
       }
       return { complete };
     },
     // What does not read from its copy any more gives it free.
-    write: (_operation, result) => ({
-      parts: [releasedCopies(Made.parse(result).complete)],
-      events: [],
-    }),
+    write: (_operation, result) => {
+      const { complete } = Made.parse(result);
+      return { parts: complete.length === 0 ? [] : [releasedCopies(complete)], events: [] };
+    },
     async undo(context) {
       const ability = volumesAbility(context);
       const volumes = await context.read((db) => volumesOf(db, context.operation.input.vmId));

@@ -280,9 +280,9 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     breaks: "rows that share the value a page ends with",
     edits: [
       {
-        file: "src/vms/vm-store.ts",
-        find: "(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)",
-        replace: "${column} ${beyond} ${page.after.value}${cast} AND ${page.after.id}::uuid IS NOT NULL",
+        file: "src/db/keyset.ts",
+        find: "(${column}, ${table}.id) ${beyond} (${after.value}${cast}, ${after.id}::uuid)",
+        replace: "${column} ${beyond} ${after.value}${cast} AND ${after.id}::uuid IS NOT NULL",
       },
     ],
     test: { file: "test/db/vms/pages.test.ts", title: "that were created in the same instant" },

@@ -1,7 +1,8 @@
 import type { XlHost } from "./host.ts";
 import { lvmVolumes } from "./lvm-volumes.ts";
 import type { XlPool } from "./uri.ts";
-import { volumeAbility, type XlVolumes } from "./volumes.ts";
+import type { XlVolumes } from "./volume-content.ts";
+import { volumeAbility } from "./volumes.ts";
 
 /** Volumes of all pools of a host: directories by the names that its URI gives them, volume groups by their own. */
 export function hostVolumes(host: XlHost, pools: readonly XlPool[]): XlVolumes {

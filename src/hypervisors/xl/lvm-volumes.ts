@@ -5,8 +5,7 @@ import {
   type VolumeRef,
   type VolumeSpec,
 } from "../hypervisor.ts";
-import { exactly } from "../upload-source.ts";
-import { commandFailed, unreadable } from "./errors.ts";
+import { commandFailed } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
 import { isGroupName, logicalVolumePath } from "./lvm-names.ts";
 import {
@@ -25,11 +24,9 @@ import {
   uploadLogicalVolumePart,
 } from "./lvm-programs.ts";
 import { type LogicalVolume, parseLogicalVolumes } from "./parse-logical-volumes.ts";
-import type { XlVolumes } from "./volumes.ts";
+import { CONTENT_LIMIT_SECONDS, digestIn, receive, type XlVolumes } from "./volume-content.ts";
 
 const CHANGE_LIMIT_SECONDS = 120;
-/** Zeros are written at the disks' speed, and an upload runs for as long as its source gives: this ends what hangs for good. */
-const WRITE_LIMIT_SECONDS = 24 * 60 * 60;
 
 /** Volumes as logical volumes of LVM, in any volume group of the host; the pool's name is the group's. */
 export function lvmVolumes(host: XlHost): XlVolumes {
@@ -56,7 +53,7 @@ class LvmVolumes implements XlVolumes {
     const found = await this.observeVolume(spec, call);
     if (found !== null) return found;
     const program = createLogicalVolume(spec.pool, spec.name, spec.capacityBytes);
-    await this.#change("creating", spec, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("creating", spec, program, patient(call), { limitSeconds: CONTENT_LIMIT_SECONDS });
     const created = await this.observeVolume(spec, call);
     if (created === null) throw noSuchVolume(spec);
     return created;
@@ -102,15 +99,9 @@ class LvmVolumes implements XlVolumes {
         `volume '${ref.name}' has ${capacityBytes} bytes: ${offsetBytes + sizeBytes} do not fit`,
       );
     }
-    const input = exactly(source, sizeBytes, call.signal);
-    try {
-      await this.#change("uploading", ref, program, call, { input, limitSeconds: WRITE_LIMIT_SECONDS });
-    } catch (error) {
-      if (!call.signal.aborted || error !== call.signal.reason) throw error;
-      throw new HypervisorError("aborted", `the upload of volume '${ref.name}' was given up`, {
-        cause: error,
-      });
-    }
+    await receive(ref.name, source, sizeBytes, call, (options) =>
+      this.#change("uploading", ref, program, call, options),
+    );
   }
 
   async copyVolume(spec: VolumeSpec, source: VolumeRef, call: Call): Promise<ObservedVolume> {
@@ -118,23 +109,21 @@ class LvmVolumes implements XlVolumes {
     const from = await this.#require({ pool: spec.pool, name: source.name }, call);
     const bytes = Math.max(spec.capacityBytes, from.capacityBytes);
     const program = copyLogicalVolume(spec.pool, spec.name, source.name, bytes);
-    await this.#change("copying to", spec, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("copying to", spec, program, call, { limitSeconds: CONTENT_LIMIT_SECONDS });
     return await this.#require(spec, call);
   }
 
   async digestVolume(ref: VolumeRef, sizeBytes: number, call: Call): Promise<string> {
     const program = digestLogicalVolume(checkedGroup(ref.pool), ref.name, sizeBytes);
-    const stdout = await this.#change("reading", ref, program, call, { limitSeconds: WRITE_LIMIT_SECONDS });
-    const digest = /^([0-9a-f]{64}) /.exec(stdout)?.[1];
-    if (digest === undefined) throw unreadable("sha256sum", `it says ${stdout.slice(0, 200)}`);
-    return digest;
+    const options = { limitSeconds: CONTENT_LIMIT_SECONDS };
+    return digestIn(await this.#change("reading", ref, program, call, options));
   }
 
   async growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
     const facts = await this.#require(ref, call);
     if (facts.capacityBytes >= capacityBytes) return;
     const program = growLogicalVolume(ref.pool, ref.name, capacityBytes);
-    await this.#change("growing", ref, program, patient(call), { limitSeconds: WRITE_LIMIT_SECONDS });
+    await this.#change("growing", ref, program, patient(call), { limitSeconds: CONTENT_LIMIT_SECONDS });
   }
 
   async deleteVolume(ref: VolumeRef, call: Call): Promise<void> {
@@ -184,7 +173,7 @@ function onlyRaw({ pool, format }: VolumeSpec): HypervisorError {
  * asks a host that is silent whether it is there.
  */
 function patient(call: Call): Call {
-  return { ...call, timeoutMs: WRITE_LIMIT_SECONDS * 1000 };
+  return { ...call, timeoutMs: CONTENT_LIMIT_SECONDS * 1000 };
 }
 
 function checkedGroup(pool: string): string {

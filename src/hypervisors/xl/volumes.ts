@@ -2,16 +2,15 @@ import {
   type Call,
   HypervisorError,
   type ObservedVolume,
-  type VolumeAbility,
   type VolumeRef,
   type VolumeSpec,
 } from "../hypervisor.ts";
-import { exactly } from "../upload-source.ts";
-import { commandFailed, unreadable } from "./errors.ts";
+import { commandFailed } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
 import { parseVolumes, type VolumeFacts } from "./parse-volumes.ts";
 import { poolNamed } from "./pools.ts";
 import type { XlPool } from "./uri.ts";
+import { CONTENT_LIMIT_SECONDS, digestIn, receive, type XlVolumes } from "./volume-content.ts";
 import { volumePartPath, volumePath } from "./volume-names.ts";
 import {
   copyProgram,
@@ -29,11 +28,6 @@ import {
 
 /** How long a change of a volume may run on the host. */
 const CHANGE_LIMIT_SECONDS = 120;
-/** What takes as long as a content, or as its source gives: this only ends what hangs for good. */
-const CONTENT_LIMIT_SECONDS = 24 * 60 * 60;
-
-/** Members that are optional in the contract, and that every kind of pool has here. */
-export type XlVolumes = VolumeAbility & Required<Pick<VolumeAbility, "uploadPart" | "digestVolume">>;
 
 /** Volumes as plain files in the directories that the host's URI names as pools. */
 export function volumeAbility(host: XlHost, pools: readonly XlPool[]): XlVolumes {
@@ -74,7 +68,9 @@ class PoolVolumes implements XlVolumes {
   ): Promise<void> {
     const facts = await this.#require(ref, call);
     const program = uploadProgram(this.#poolOf(ref).path, ref.name, sizeBytes, leastBytes(facts));
-    await this.#receive(ref, program, source, sizeBytes, call);
+    await receive(ref.name, source, sizeBytes, call, (options) =>
+      this.#change("uploading", ref, program, call, options),
+    );
   }
 
   async uploadPart(
@@ -85,7 +81,9 @@ class PoolVolumes implements XlVolumes {
   ): Promise<void> {
     const facts = await this.#require(ref, call);
     const program = uploadPartProgram(this.#poolOf(ref).path, ref.name, part, leastBytes(facts));
-    await this.#receive(ref, program, source, part.sizeBytes, call);
+    await receive(ref.name, source, part.sizeBytes, call, (options) =>
+      this.#change("uploading", ref, program, call, options),
+    );
   }
 
   async copyVolume(spec: VolumeSpec, source: VolumeRef, call: Call): Promise<ObservedVolume> {
@@ -103,10 +101,7 @@ class PoolVolumes implements XlVolumes {
   async digestVolume(ref: VolumeRef, sizeBytes: number, call: Call): Promise<string> {
     const program = digestProgram(this.#poolOf(ref).path, ref.name, sizeBytes);
     const options = { limitSeconds: CONTENT_LIMIT_SECONDS };
-    const stdout = await this.#change("reading", ref, program, call, options);
-    const digest = /^([0-9a-f]{64}) /.exec(stdout)?.[1];
-    if (digest === undefined) throw unreadable("sha256sum", `it says ${stdout.slice(0, 200)}`);
-    return digest;
+    return digestIn(await this.#change("reading", ref, program, call, options));
   }
 
   async growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
@@ -141,24 +136,6 @@ class PoolVolumes implements XlVolumes {
     const facts = await this.#find(ref, call);
     if (facts === null) throw noSuchVolume(ref);
     return facts;
-  }
-
-  async #receive(
-    ref: VolumeRef,
-    program: ProgramArguments,
-    source: AsyncIterable<Uint8Array>,
-    sizeBytes: number,
-    call: Call,
-  ): Promise<void> {
-    const input = exactly(source, sizeBytes, call.signal);
-    try {
-      await this.#change("uploading", ref, program, call, { input, limitSeconds: CONTENT_LIMIT_SECONDS });
-    } catch (error) {
-      if (!call.signal.aborted || error !== call.signal.reason) throw error;
-      throw new HypervisorError("aborted", `the upload of volume '${ref.name}' was given up`, {
-        cause: error,
-      });
-    }
   }
 
   /** Changes of one volume wait for each other. Resolves to what the program wrote. */
