@@ -30,6 +30,7 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   firmwarePvgrub: "boot from a disk by GRUB for Xen, inside the guest",
   networks: "make networks, give addresses out by DHCP, and remove networks",
   nicHotplug: "plug network interfaces in and out while the guest runs",
+  guestAgent: "see whether an agent runs in the guest, and ask it for host name, system and addresses",
   events: "the host tells of changes by itself",
 };
 

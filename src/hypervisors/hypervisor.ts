@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
 import type { Call } from "./call.ts";
+import type { AgentState, GuestAgentAbility } from "./guest-agent-ability.ts";
 import type { DomainNic, NetworkAbility, NicAbility, SeenAddress } from "./network-ability.ts";
 import type { VolumeAbility, VolumeFormat, VolumeRef } from "./volume-ability.ts";
 
 export type { Call } from "./call.ts";
+export type * from "./guest-agent-ability.ts";
 export type * from "./network-ability.ts";
 export type * from "./volume-ability.ts";
 
@@ -54,6 +56,7 @@ export const CAPABILITIES = [
   "firmwarePvgrub",
   "networks",
   "nicHotplug",
+  "guestAgent",
   "events",
 ] as const;
 export type Capability = (typeof CAPABILITIES)[number];
@@ -198,6 +201,7 @@ export interface HostConnection {
   readonly volumes?: VolumeAbility;
   readonly networks?: NetworkAbility;
   readonly nics?: NicAbility;
+  readonly guestAgent?: GuestAgentAbility;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -321,6 +325,8 @@ export interface ObservedDomain {
   readonly installationId: string | null;
   readonly vmId: string | null;
   readonly autostart: boolean;
+  /** The agent in the guest; absent: there is no way to one. One that is off has none that is connected. */
+  readonly agent?: AgentState | undefined;
 }
 
 export interface ObservedNetwork {

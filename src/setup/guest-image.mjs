@@ -48,6 +48,7 @@ const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
  * `DROVER-GUEST-IP eth0 <address>` for each lease it gets, and `DROVER-GUEST-DOWN` when it is asked to stop or reboot. After
  * Enter there is a shell, on the serial console and on the screen.
  * From a seed for cloud-init it prints `DROVER-SEED <instance id> <host name>`, and the digest of each file.
+ * With drover.agent=answering or =silent on its command line it has something like QEMU's agent.
  * Needs the packages GUEST_IMAGE_PACKAGES.
  * @param {{ cacheDir?: string, log?: (line: string) => void }} [options]
  * @returns {Promise<GuestImage>}

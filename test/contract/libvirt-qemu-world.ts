@@ -103,6 +103,11 @@ export function qemuHooks(host: () => KvmHost): ContractHooks {
       const commandLine = `${kernel.commandLine} initcall_blacklist=evdev_init`;
       await connection.defineDomain({ ...spec, boot: { kind: "kernel", ...kernel, commandLine } }, call);
     },
+    giveAgent: async ({ kernel }, spec, connection, agent) => {
+      if (kernel === null) throw new Error("the guest of this world boots from a kernel");
+      const commandLine = `${kernel.commandLine} drover.agent=${agent}`;
+      await connection.defineDomain({ ...spec, boot: { kind: "kernel", ...kernel, commandLine } }, call);
+    },
     breakConnections: async () => {
       await host().stopLibvirtd("SIGKILL");
       await host().startLibvirtd();

@@ -38,6 +38,7 @@ describeDriverContract({
     "firmwareUefi",
     "networks",
     "nicHotplug",
+    "guestAgent",
     "events",
   ],
   volumeMembers: ["overlayVolume", "uploadPart"],

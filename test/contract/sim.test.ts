@@ -47,6 +47,10 @@ for (const [hypervisor, guestType] of [
       cutDomainPower: ({ target }, uuid) => control.setDomainPower(target.uri, uuid, "off"),
       crashDomain: ({ target }, uuid) => control.crashDomain(target.uri, uuid),
       deafen: ({ target }, spec) => control.ignoreShutdown(target.uri, spec.uuid),
+      // An agent runs in every guest of this host.
+      giveAgent: async ({ target }, _spec, _connection, agent) => {
+        if (agent === "silent") await control.hangNextCalls(target.uri, "askAgent", 1);
+      },
       breakConnections: ({ target }) => control.breakConnections(target.uri),
       hang: async ({ target }) => {
         await control.hangNextCalls(target.uri, "*", 1);
@@ -68,7 +72,7 @@ for (const [hypervisor, guestType] of [
 async function setUp(hypervisor: Hypervisor, guestType: GuestType): Promise<ContractWorld> {
   const driver = createSimDriver({ databaseUrl: database.url });
   const target = {
-    uri: `sim+${hypervisor}://${guestType}?cpus=8&memoryGib=16&numa=2&guestStopMs=30${hypervisor === "xen" ? "&rebootGapMs=200" : ""}`,
+    uri: `sim+${hypervisor}://${guestType}?cpus=8&memoryGib=16&numa=2&guestStopMs=30&guestAgents=1${hypervisor === "xen" ? "&rebootGapMs=200" : ""}`,
     credentials: {},
     accelerator: "auto",
     installationId: newId<InstallationId>(),

@@ -6,6 +6,7 @@ import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./
 import { definitionBehaviours } from "./suite/definition.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
+import { guestAgentBehaviours } from "./suite/guest-agent.ts";
 import { limitBehaviours } from "./suite/limits.ts";
 import { networkBehaviours } from "./suite/networks.ts";
 import { nicBehaviours } from "./suite/nics.ts";
@@ -52,6 +53,7 @@ const TOPICS: readonly Topic[] = [
   },
   { name: "networks", ability: "networks", register: networkBehaviours },
   { name: "network interfaces", ability: "nicHotplug", register: nicBehaviours },
+  { name: "guest agent", ability: "guestAgent", register: guestAgentBehaviours },
 ];
 
 /**
@@ -133,6 +135,7 @@ const MEMBERS = {
   volumes: "volumes",
   networks: "networks",
   nicHotplug: "nics",
+  guestAgent: "guestAgent",
   consoleLog: "consoleLog",
   serialConsole: "openSerialConsole",
   vnc: "openVnc",

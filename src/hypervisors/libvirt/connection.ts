@@ -8,6 +8,7 @@ import { observe } from "./domain-lookup.ts";
 import * as domains from "./domains.ts";
 import { connectionLost } from "./errors.ts";
 import { changesDefinition, toHostEvent } from "./events.ts";
+import { guestAgentAbility } from "./guest-agent.ts";
 import type { HostContext, LibvirtDriverType } from "./host-context.ts";
 import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
@@ -63,6 +64,7 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
           volumes: volumeAbility(lanes),
           networks: networkAbility(host),
           nics: nicAbility(host),
+          guestAgent: guestAgentAbility(lanes),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

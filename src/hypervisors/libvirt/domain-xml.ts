@@ -6,6 +6,7 @@ import {
   HypervisorError,
   type NicGuard,
 } from "../hypervisor.ts";
+import { AGENT_CHANNEL } from "./agent-channel.ts";
 import { MARK_ELEMENT, MARK_NAMESPACE } from "./ownership.ts";
 import { writeXml, XmlCharacterError, type XmlNode, xmlNode } from "./xml-writer.ts";
 
@@ -168,7 +169,7 @@ function consoles(paths: ResolvedPaths): readonly XmlNode[] {
     ]),
     xmlNode("console", { type: "pty" }, [xmlNode("target", { type: "serial", port: "0" })]),
     xmlNode("channel", { type: "unix" }, [
-      xmlNode("target", { type: "virtio", name: "org.qemu.guest_agent.0" }),
+      xmlNode("target", { type: "virtio", name: AGENT_CHANNEL }),
     ]),
   ];
 }

@@ -35,6 +35,8 @@ const REASON_BY_CODE: ReadonlyMap<number, HypervisorErrorReason> = new Map<numbe
   [errorCode.accessDenied, "authentication"],
   [errorCode.operationDenied, "authentication"],
   [errorCode.operationAborted, "aborted"],
+  [errorCode.agentUnresponsive, "timeout"],
+  [errorCode.agentUnsynced, "timeout"],
   [errorCode.noConnect, "unreachable"],
   [errorCode.invalidConn, "unreachable"],
 ]);
@@ -54,11 +56,14 @@ const REASON_BY_MESSAGE: readonly (readonly [RegExp, HypervisorErrorReason])[] =
   [/active console session exists/i, "busy"],
   [/already exists|is already defined/i, "already-exists"],
   [/domain is not running|domain is already running|is already active|not active/i, "invalid-state"],
+  [/guest agent is not connected/i, "invalid-state"],
+  [/guest agent is not available due to an error/i, "failed"],
   [/monitor closed|end of file from.*monitor/i, "failed"],
 ];
 
 /** Codes that say little of their own, so that the message decides first. */
 const VAGUE_CODES: ReadonlySet<number> = new Set([
+  errorCode.agentUnresponsive,
   errorCode.internalError,
   errorCode.operationFailed,
   errorCode.operationInvalid,

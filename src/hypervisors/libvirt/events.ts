@@ -15,6 +15,7 @@ const KINDS: readonly DomainEventKind[] = [
   "ioError",
   "controlError",
   "metadataChange",
+  "agentLifecycle",
 ];
 
 /** Subscribes to what a host tells of its domains. Rejects when even lifecycle events cannot be had. */
@@ -57,6 +58,9 @@ const LIFECYCLE: readonly (readonly [string, readonly string[]])[] = [
   ["crashed", ["panicked", "crashloaded"]],
 ];
 
+/** virConnectDomainEventAgentLifecycleState. */
+const AGENT_CONNECTED = 1;
+
 /** A libvirt event as a hint of the contract, or null where it tells nothing about a domain's state. */
 export function toHostEvent(event: DomainEvent): HostEvent | null {
   const detail = detailOf(event);
@@ -76,7 +80,8 @@ const SAME_DEFINITION: ReadonlySet<string> = new Set([
 /** True when what we remember of the domain's definition may be out of date. */
 export function changesDefinition(event: DomainEvent): boolean {
   if (event.kind === "lifecycle") return !SAME_DEFINITION.has(lifecycleDetail(event.event, event.detail));
-  return event.kind === "metadataChange";
+  // The channel's state stands in the definition of a domain that is on.
+  return event.kind === "metadataChange" || event.kind === "agentLifecycle";
 }
 
 function detailOf(event: DomainEvent): string | null {
@@ -91,10 +96,11 @@ function detailOf(event: DomainEvent): string | null {
       return "control-error";
     case "metadataChange":
       return "metadata-changed";
+    case "agentLifecycle":
+      return event.state === AGENT_CONNECTED ? "agent: connected" : "agent: disconnected";
     case "balloonChange":
     case "deviceRemoved":
     case "deviceRemovalFailed":
-    case "agentLifecycle":
     case "jobCompleted":
       return null;
   }

@@ -36,6 +36,7 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "volumes",
   "networks",
   "nicHotplug",
+  "guestAgent",
 ];
 
 /** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */

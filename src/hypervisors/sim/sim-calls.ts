@@ -35,6 +35,7 @@ export const SIM_CALLS = [
   "attachNic",
   "detachNic",
   "listNics",
+  "askAgent",
   "copyVolume",
   "overlayVolume",
   "digestVolume",

@@ -13,8 +13,9 @@ import type { SimCalls } from "./sim-calls.ts";
 import { type SimConsoles, serialConsoleOf } from "./sim-console.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
-import { definitionOf, observedDomainOf } from "./sim-domains.ts";
+import { type DomainTuple, definitionOf, observedDomainOf } from "./sim-domains.ts";
 import { memoryMibOf, SIM_POOL, simHostFacts, simNetwork, simUuid } from "./sim-facts.ts";
+import { simAgentState, simGuestAgent } from "./sim-guest-agent.ts";
 import type { SimLife } from "./sim-life.ts";
 import { observedNetworkOf, simNetworkAbility, simNicAbility } from "./sim-networks.ts";
 import { POWER_RULES, type PowerCall, type PowerRule } from "./sim-power.ts";
@@ -58,7 +59,7 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     },
     async observeDomain(uuid, call): Promise<ObservedDomain | null> {
       const { domain } = await calls.read<DomainRow>("observeDomain", READ_DOMAIN, [uuid], call);
-      if (domain !== null) return observedDomainOf(domain);
+      if (domain !== null) return observedIn(settings, domain);
       return domain0Of(settings).find((own) => own.uuid === uuid) ?? null;
     },
     async defineDomain(spec, call) {
@@ -96,7 +97,9 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
     nics: simNicAbility(calls, target),
-    ...(settings.hypervisor === "kvm" ? { networks: simNetworkAbility(calls, target) } : {}),
+    ...(settings.hypervisor === "kvm"
+      ? { networks: simNetworkAbility(calls, target), guestAgent: simGuestAgent(settings, calls) }
+      : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),
   };
@@ -130,7 +133,7 @@ function guestMemoryMibOf(settings: SimSettings): number {
 function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
   const capacityBytes = simPoolBytes(settings);
   return {
-    domains: [...domain0Of(settings), ...row.domains.map(observedDomainOf)],
+    domains: [...domain0Of(settings), ...row.domains.map((domain) => observedIn(settings, domain))],
     networks: [simNetwork(settings), ...row.networks.map(observedNetworkOf)],
     pools: [
       {
@@ -150,6 +153,11 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
       source: "lease",
     })),
   };
+}
+
+function observedIn(settings: SimSettings, tuple: DomainTuple): ObservedDomain {
+  const domain = observedDomainOf(tuple);
+  return settings.hypervisor === "kvm" ? { ...domain, agent: simAgentState(settings, domain.power) } : domain;
 }
 
 function requireOwn(spec: DomainSpec, target: HostTarget): void {

@@ -31,11 +31,13 @@ const KVM_HVM: readonly Capability[] = [
   "firmwareUefi",
   "networks",
   "nicHotplug",
+  "guestAgent",
   "events",
 ];
 // A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a BIOS. Its networks are
-// the bridges that the host has.
-const XEN_HVM = KVM_HVM.filter((ability) => !["events", "networks", "firmwareUefi"].includes(ability));
+// the bridges that the host has, and it has no way to an agent.
+const XEN_LACKS: readonly Capability[] = ["events", "networks", "firmwareUefi", "guestAgent"];
+const XEN_HVM = KVM_HVM.filter((ability) => !XEN_LACKS.includes(ability));
 const XEN_PARAVIRTUAL: readonly Capability[] = [
   ...XEN_HVM.filter((ability) => !["reset", "firmwareBios"].includes(ability)),
   "firmwarePvgrub",

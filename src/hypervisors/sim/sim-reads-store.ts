@@ -1,4 +1,4 @@
-import type { NetworkSpec, StaticLease } from "../hypervisor.ts";
+import type { AgentAddress, NetworkSpec, ObservedPower, StaticLease } from "../hypervisor.ts";
 import type { ConsoleEntry } from "./sim-console-log.ts";
 import type { DomainTuple } from "./sim-domains.ts";
 
@@ -42,6 +42,25 @@ SELECT ${HOST}, (
     SELECT jsonb_agg(n->>'macAddress') FROM jsonb_array_elements(coalesce(d.live_nics, d.definition->'nics', '[]')) n), '[]'))
   FROM sim.domain_now w JOIN sim.domain d ON d.host_id = w.host_id AND d.uuid = w.uuid
   WHERE w.host_id = h.id AND w.uuid = $2) AS nics
+FROM sim.host h WHERE h.id = $1`;
+
+export interface AgentRow extends ReadRow {
+  /** Null: there is no such domain. */
+  readonly guest: {
+    readonly name: string;
+    readonly power: ObservedPower;
+    readonly addresses: readonly AgentAddress[];
+  } | null;
+}
+export const READ_AGENT = `
+SELECT ${HOST}, (
+  SELECT jsonb_build_object('name', w.name, 'power', w.power, 'addresses', coalesce((
+    SELECT jsonb_agg(jsonb_build_object('macAddress', l->>'macAddress', 'address', l->>'ipv4Address') ORDER BY l->>'macAddress')
+    FROM jsonb_array_elements(coalesce(d.live_nics, d.definition->'nics', '[]')) c
+    JOIN sim.network n ON n.host_id = w.host_id AND n.name = c->>'network'
+    CROSS JOIN LATERAL jsonb_array_elements(n.leases) l WHERE l->>'macAddress' = c->>'macAddress'), '[]'))
+  FROM sim.domain_now w JOIN sim.domain d ON d.host_id = w.host_id AND d.uuid = w.uuid
+  WHERE w.host_id = h.id AND w.uuid = $2) AS guest
 FROM sim.host h WHERE h.id = $1`;
 
 /** Uses up a fault that was ordered for the call $2, if there is one. */

@@ -17,6 +17,8 @@ export interface SimSettings {
   readonly guestStopMs: number;
   /** From a guest's reboot until its domain is seen again: on Xen it is another one, of the same name and UUID. */
   readonly rebootGapMs: number;
+  /** 1: an agent runs in every guest; 0: in none. */
+  readonly guestAgents: number;
   /** Share of calls, 0 to 1, that fail before they do anything. */
   readonly failRate: number;
   /** Share of calls that never answer. */
@@ -49,6 +51,7 @@ const RULES: Readonly<Record<Parameter, Rule>> = {
   guestStopMs: { kind: "integer", min: 0, max: HOUR_MS, byDefault: 0 },
   // As recorded on Xen 4.17.
   rebootGapMs: { kind: "integer", min: 0, max: HOUR_MS, byDefault: { kvm: 0, xen: 2000 } },
+  guestAgents: { kind: "integer", min: 0, max: 1, byDefault: 0 },
   failRate: share,
   hangRate: share,
   loseAnswerRate: share,
@@ -95,6 +98,7 @@ export function parseSimUri(uri: string): SimSettings | { readonly error: string
     latencyMs: valueOf("latencyMs"),
     guestStopMs: valueOf("guestStopMs"),
     rebootGapMs: valueOf("rebootGapMs"),
+    guestAgents: valueOf("guestAgents"),
     failRate: valueOf("failRate"),
     hangRate: valueOf("hangRate"),
     loseAnswerRate: valueOf("loseAnswerRate"),

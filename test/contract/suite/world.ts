@@ -59,6 +59,9 @@ export interface ContractWorld {
   readonly tearDown: () => Promise<void>;
 }
 
+/** An agent that answers, and one that never does. */
+export type TestAgent = "answering" | "silent";
+
 /** All hooks act behind Drover's back, without the connection under test. */
 export interface ContractHooks {
   /** Adds a domain that is off or running and carries this installation's mark, or none. Returns its UUID. */
@@ -71,6 +74,13 @@ export interface ContractHooks {
   readonly crashDomain?: (world: ContractWorld, uuid: string) => Promise<void>;
   /** Makes the guest of a domain that is defined ignore a request to shut down: at once, or at its next boot. */
   readonly deafen?: (world: ContractWorld, spec: DomainSpec, connection: HostConnection) => Promise<void>;
+  /** Has an agent of this kind run in the guest of a domain that is defined, from its next boot on. */
+  readonly giveAgent?: (
+    world: ContractWorld,
+    spec: DomainSpec,
+    connection: HostConnection,
+    agent: TestAgent,
+  ) => Promise<void>;
   /** Breaks all connections to the host, which can be connected to again at once. */
   readonly breakConnections?: (world: ContractWorld) => Promise<void>;
   /** From now on the host answers nothing. Returns how to make it answer again. */

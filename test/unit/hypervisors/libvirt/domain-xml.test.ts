@@ -109,6 +109,7 @@ describe("a domain's XML", () => {
       vmId: spec.uuid,
       cpuCount: 2,
       memoryMib: 256,
+      agent: "disconnected",
     });
     const root = readXml(text);
     expect(attribute(root, "type")).toBe("qemu");

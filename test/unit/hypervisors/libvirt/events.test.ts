@@ -22,6 +22,8 @@ describe("an event of libvirt", () => {
     [{ ...base, kind: "ioError", srcPath: "/a", devAlias: "d", action: 1, reason: "" }, "io-error"],
     [{ ...base, kind: "controlError" }, "control-error"],
     [{ ...base, kind: "metadataChange", type: 2, uri: null }, "metadata-changed"],
+    [{ ...base, kind: "agentLifecycle", state: 1, reason: 2 }, "agent: connected"],
+    [{ ...base, kind: "agentLifecycle", state: 2, reason: 2 }, "agent: disconnected"],
     [{ ...base, kind: "balloonChange", actual: 1n }, null],
   ])("%o is told as %s", (event, detail) => {
     expect(toHostEvent(event)).toEqual(
@@ -34,6 +36,7 @@ describe("an event of libvirt", () => {
     expect(changesDefinition({ ...base, kind: "lifecycle", event: 5, detail: 0 })).toBe(true);
     expect(changesDefinition({ ...base, kind: "metadataChange", type: 2, uri: null })).toBe(true);
     expect(changesDefinition({ ...base, kind: "lifecycle", event: 2, detail: 2 })).toBe(true);
+    expect(changesDefinition({ ...base, kind: "agentLifecycle", state: 2, reason: 2 })).toBe(true);
     for (const event of [2, 3, 4])
       expect(changesDefinition({ ...base, kind: "lifecycle", event, detail: 0 })).toBe(false);
     expect(changesDefinition({ ...base, kind: "reboot" })).toBe(false);

@@ -30,6 +30,7 @@ export function fakeCalls(answers: Answers): HostCalls & { readonly asked: strin
     read: answer,
     change: answer,
     changeSlowly: answer,
+    askGuest: answer,
     stream: () => Promise.reject(new Error("this host has no streams")),
   };
 }

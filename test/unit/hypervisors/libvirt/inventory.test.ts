@@ -68,6 +68,7 @@ describe("an inventory", () => {
       vmId: "0192aaaa-0000-7000-8000-00000000abcd",
       cpuCount: 2,
       memoryMib: 256,
+      agent: "disconnected",
     };
     expect(domains).toEqual([
       { uuid: web.uuid, name: "web", power: "running", reason: "booted", autostart: true, ...facts },

@@ -83,10 +83,20 @@ describe("a domain", () => {
     vmId: "0192aaaa-0000-7000-8000-00000000abcd",
     cpuCount: 2,
     memoryMib: 256,
+    agent: "disconnected",
   };
 
   it.each(["domain-ours-9.0.0", "domain-ours-running-9.0.0"])("of ours (%s) carries our mark", (name) => {
     expect(parseDomain(fixture(name))).toEqual(ours);
+  });
+
+  it("tells whether its agent is connected, by the channel of the agent and of no other", () => {
+    const off = fixture("domain-ours-running-9.0.0");
+    const channel = /(<target type='virtio' name='org.qemu.guest_agent.0' )state='disconnected'/;
+    expect(parseDomain(off.replace(channel, "$1state='connected'"))).toEqual({ ...ours, agent: "connected" });
+    const { agent, ...rest } = ours;
+    expect(agent).toBe("disconnected");
+    expect(parseDomain(off.replaceAll("org.qemu.guest_agent.0", "com.redhat.spice.0"))).toEqual(rest);
   });
 
   it("of the mock carries none, and tells the most memory it may take", () => {

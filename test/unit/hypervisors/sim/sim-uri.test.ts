@@ -31,6 +31,7 @@ describe("the URI of a simulated host", () => {
       latencyMs: 0,
       guestStopMs: 0,
       rebootGapMs: 0,
+      guestAgents: 0,
       failRate: 0,
       hangRate: 0,
       loseAnswerRate: 0,
@@ -40,7 +41,7 @@ describe("the URI of a simulated host", () => {
 
   it("takes every parameter", () => {
     const uri =
-      "sim+xen://rack-1.n2/?cpus=64&memoryGib=256&numa=2&poolGib=10&latencyMs=40&guestStopMs=5&rebootGapMs=6&failRate=0.01" +
+      "sim+xen://rack-1.n2/?cpus=64&memoryGib=256&numa=2&poolGib=10&latencyMs=40&guestStopMs=5&rebootGapMs=6&guestAgents=1&failRate=0.01" +
       "&hangRate=0.002&loseAnswerRate=0&seed=7";
     expect(settingsOf(uri)).toEqual({
       hypervisor: "xen",
@@ -52,6 +53,7 @@ describe("the URI of a simulated host", () => {
       latencyMs: 40,
       guestStopMs: 5,
       rebootGapMs: 6,
+      guestAgents: 1,
       failRate: 0.01,
       hangRate: 0.002,
       loseAnswerRate: 0,
@@ -112,6 +114,7 @@ describe("the URI of a simulated host", () => {
       latencyMs: fc.integer({ min: 0, max: 3_600_000 }),
       guestStopMs: fc.integer({ min: 0, max: 3_600_000 }),
       rebootGapMs: fc.constantFrom(0, 7, 2000),
+      guestAgents: fc.constantFrom(0, 1),
       failRate: share,
       hangRate: share,
       loseAnswerRate: share,
