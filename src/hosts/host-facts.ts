@@ -39,6 +39,7 @@ export const ObservedDomainSchema = z.object({
   installationId: text.nullable(),
   vmId: text.nullable(),
   autostart: z.boolean(),
+  agent: z.enum(["connected", "disconnected"]).optional(),
 });
 
 export const HostInventorySchema = z.object({

@@ -6,6 +6,7 @@ import {
   type HostEvent,
   HypervisorError,
   type HypervisorErrorReason,
+  type ObservedDomain,
 } from "../hypervisors/hypervisor.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
@@ -33,6 +34,8 @@ export interface HostFollowerDeps {
   readonly absenceMs?: number;
   /** Runs a transaction under the owner's epoch. */
   readonly write: <T>(work: (tx: Tx) => Promise<T>) => Promise<T>;
+  /** Called with the domains of each look that was recorded; `all`: of a complete inventory. */
+  readonly onSeen: (domains: readonly ObservedDomain[], which: { readonly all: boolean }) => void;
   /** Called after each complete inventory that was recorded. */
   readonly onInventory: () => void;
   /** Aborts when the connection is lost or no longer wanted. */
@@ -153,6 +156,7 @@ export class HostFollower {
       });
       this.#absences.missedAll(missed, askedAt);
       this.#lookAgainInTime();
+      this.#deps.onSeen(inventory.domains, { all: true });
     } catch (error) {
       this.#inventoryDueAt = -Infinity;
       throw error;
@@ -182,6 +186,7 @@ export class HostFollower {
       this.#absences.seen(domains.map(({ uuid }) => uuid));
       this.#absences.missed(missed, askedAt);
       this.#lookAgainInTime();
+      this.#deps.onSeen(domains, { all: false });
     } catch (error) {
       for (const uuid of uuids) this.#changed.add(uuid);
       throw error;

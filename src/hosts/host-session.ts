@@ -4,6 +4,7 @@ import { type HostConnection, HypervisorError } from "../hypervisors/hypervisor.
 import { type ErrorBody, messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
+import { GuestAgents } from "./guest-agents.ts";
 import { HostFollower } from "./host-follower.ts";
 import { lockOwned, NotOwner, recordUnreachable } from "./host-observation-store.ts";
 import type { ObservationSink } from "./observation-sink.ts";
@@ -24,6 +25,8 @@ export interface HostSessionDeps {
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
+/** What an agent tells changes less often than what its host shows, and three answers are work for its guest. */
+const INVENTORIES_PER_QUESTION = 2;
 
 /**
  * One owned host: keeps a connection, has what the host is and has recorded over it, and says so when the host falls
@@ -108,18 +111,24 @@ export class HostSession {
       lost.abort();
       this.#setConnection(null);
     });
+    const { guestAgent } = connection;
+    const signal = AbortSignal.any([this.#stop.signal, lost.signal]);
+    const common = { ...this.#deps, hostId: this.hostId, write: this.#write.bind(this), signal };
+    const paceMs = this.#deps.inventorySeconds * 1000 * INVENTORIES_PER_QUESTION;
+    const agents =
+      guestAgent === undefined ? null : new GuestAgents({ ...common, ability: guestAgent, paceMs });
     const follower = new HostFollower({
-      ...this.#deps,
-      hostId: this.hostId,
+      ...common,
       connection,
-      write: (work) => this.#write(work),
+      onSeen: (domains, which) => {
+        agents?.see(domains, which);
+      },
       onInventory: () => {
         if (lost.signal.aborted || this.#stopped()) return;
         this.#lastError = null;
         onAlive();
         this.#setConnection(connection);
       },
-      signal: AbortSignal.any([this.#stop.signal, lost.signal]),
     });
     const unwatch = connection.watch((event) => {
       follower.note(event);
@@ -130,6 +139,8 @@ export class HostSession {
     } finally {
       this.#follower = null;
       unwatch();
+      // Where the follower gave up by itself nothing else ends what lives beside it.
+      lost.abort();
       this.#setConnection(null);
       await this.#close(connection);
     }

@@ -1,5 +1,5 @@
 import type { Tx } from "../db/transaction.ts";
-import type { HostInventory, ObservedDomain } from "../hypervisors/hypervisor.ts";
+import type { AgentReport, HostInventory, ObservedDomain } from "../hypervisors/hypervisor.ts";
 import type { HostId } from "../lib/ids.ts";
 
 /** What the layer of VMs makes of what was seen of a host; called in the transaction that records it. */
@@ -26,6 +26,14 @@ export interface ObservationSink {
     looked: { readonly seen: readonly ObservedDomain[]; readonly gone: readonly string[] },
     observedAt: Date,
   ): Promise<readonly string[]>;
+  /** What agents in guests told, or why they told nothing. */
+  agents(tx: Tx, hostId: HostId, words: readonly AgentWord[]): Promise<void>;
   /** The host has fallen silent. */
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
 }
+
+/** What came of asking the agent in one guest. */
+export type AgentWord = { readonly uuid: string; readonly askedAt: Date } & (
+  | { readonly report: AgentReport; readonly error: null }
+  | { readonly report: null; readonly error: string }
+);

@@ -1,8 +1,7 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
-import { insertEvents, vmEventRows } from "../events/event-store.ts";
-import type { DomainNic, SeenAddress } from "../hypervisors/hypervisor.ts";
-import type { HostId, InstallationId, NetworkId, VmId } from "../lib/ids.ts";
+import type { DomainNic } from "../hypervisors/hypervisor.ts";
+import type { InstallationId, NetworkId, VmId } from "../lib/ids.ts";
 import type { NetworkRecord } from "../networks/network-record.ts";
 import { getNetwork } from "../networks/network-store.ts";
 import type { VmNicSpec } from "./vm-record.ts";
@@ -148,38 +147,4 @@ export async function takenMacAddresses(
   const rows = await tx.$queryRaw<{ mac: string }[]>`
     SELECT mac_address AS mac FROM vm_nic WHERE mac_address = ANY(${[...macAddresses]}::text[])`;
   return new Set(rows.map(({ mac }) => mac));
-}
-
-/**
- * Writes which addresses the VMs of a host were seen to have, where that differs. One that is off has none: what a
- * DHCP server remembers of it is of the past. An address is told of once, by the best source.
- */
-export async function applyAddresses(
-  tx: Tx,
-  hostId: HostId,
-  seen: readonly SeenAddress[],
-  observedAt: Date,
-): Promise<void> {
-  const macs = [...new Set(seen.map(({ macAddress }) => macAddress))];
-  const data = Prisma.sql`jsonb_build_object('addresses', c.addresses)`;
-  await tx.$executeRaw`
-    WITH seen AS (
-      SELECT DISTINCT ON (n.vm_id, n.name, s.address) n.vm_id, n.name, n.position, s.address, s.source
-      FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS s("macAddress" text, address text, source text)
-      JOIN vm_nic n ON n.mac_address = s."macAddress"
-      WHERE n.mac_address = ANY(${macs}::text[])
-      ORDER BY n.vm_id, n.name, s.address, array_position(ARRAY['lease', 'agent', 'arp'], s.source)),
-    of_vm AS (
-      SELECT vm_id, jsonb_agg(jsonb_build_object('nic', name, 'address', address, 'source', source)
-                              ORDER BY position, address) AS addresses
-      FROM seen GROUP BY vm_id),
-    news AS (
-      SELECT old.id, CASE WHEN old.power IN ('running', 'paused') THEN coalesce(p.addresses, '[]') ELSE '[]' END AS addresses
-      FROM vm old LEFT JOIN of_vm p ON p.vm_id = old.id WHERE old.host_id = ${hostId}::uuid),
-    changed AS (
-      UPDATE vm SET addresses = news.addresses FROM news
-      WHERE vm.id = news.id AND vm.addresses <> news.addresses
-        AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
-      RETURNING vm.id, vm.name, vm.project_id, vm.addresses)
-    ${insertEvents([vmEventRows("vm.addresses.changed", Prisma.sql`changed AS c`, null, data)])}`;
 }

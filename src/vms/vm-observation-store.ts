@@ -1,7 +1,7 @@
 import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
-import type { ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
+import type { AgentState, ObservedDomain, ObservedPower } from "../hypervisors/hypervisor.ts";
 import type { HostId, OperationId, VmId } from "../lib/ids.ts";
 import type { StepWrites } from "../operations/operation-kind.ts";
 import { memoryWithOverheadSql } from "./placement-store.ts";
@@ -19,13 +19,21 @@ function powerEventRows(source: Prisma.Sql, operationId: OperationId | null): Pr
   return vmEventRows("vm.power.changed", changed, operationId, data);
 }
 
+/** The event of each VM whose agent came or went: `source` gives rows of VMs with `old_agent`. */
+function agentEventRows(source: Prisma.Sql, operationId: OperationId | null): Prisma.Sql {
+  const isConnected = (state: Prisma.Sql) => Prisma.sql`(${state} IS NOT DISTINCT FROM 'connected')`;
+  const [before, now] = [isConnected(Prisma.sql`c.old_agent`), isConnected(Prisma.sql`c.agent_state`)];
+  const data = Prisma.sql`jsonb_build_object('state', coalesce(c.agent_state, 'unsupported'))`;
+  return vmEventRows("vm.agent.changed", Prisma.sql`${source} AS c WHERE ${before} <> ${now}`, operationId, data);
+}
+
 const CHANGED = Prisma.sql`RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;
 const TELL_CHANGED = insertEvents([powerEventRows(Prisma.sql`changed`, null)]);
 
 const WITHOUT_MISSING = Prisma.sql`jsonb_path_query_array(vm.conditions, '$[*] ? (@.type != "DomainMissing")')`;
 
 /** What is known of one domain. */
-export type SeenDomain = Pick<ObservedDomain, "uuid" | "power" | "reason">;
+export type SeenDomain = Pick<ObservedDomain, "uuid" | "power" | "reason" | "agent">;
 
 /**
  * Writes what one observation showed of the VMs of a host; only those that differ are touched. Whoever was seen is not
@@ -38,21 +46,21 @@ export async function applySeen(
   observedAt: Date,
 ): Promise<void> {
   if (domains.length === 0) return;
-  const seen = domains.map(({ uuid, power, reason }) => ({ uuid, power, reason }));
+  const seen = domains.map(({ uuid, power, reason, agent = null }) => ({ uuid, power, reason, agent }));
   // Named once more, for the planner: it takes any JSON for a hundred rows, and would read all VMs for them.
   const uuids = domains.map(({ uuid }) => uuid);
   await tx.$executeRaw`
-    WITH changed AS (UPDATE vm SET power = s.power, power_reason = s.reason, observed_at = ${observedAt},
-      conditions = ${WITHOUT_MISSING}
-    FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS s(uuid uuid, power text, reason text)
+    WITH changed AS (UPDATE vm SET power = s.power, power_reason = s.reason, agent_state = s.agent,
+      observed_at = ${observedAt}, conditions = ${WITHOUT_MISSING}
+    FROM jsonb_to_recordset(${JSON.stringify(seen)}::jsonb) AS s(uuid uuid, power text, reason text, agent text)
     JOIN vm old ON old.domain_uuid = s.uuid JOIN host h ON h.id = old.host_id
     WHERE vm.id = old.id AND vm.host_id = ${hostId}::uuid AND old.domain_uuid = ANY(${uuids}::text[]::uuid[])
-      AND ((vm.power, vm.power_reason) IS DISTINCT FROM (s.power, s.reason)
+      AND ((vm.power, vm.power_reason, vm.agent_state) IS DISTINCT FROM (s.power, s.reason, s.agent)
         OR vm.conditions @> '[{"type": "DomainMissing"}]')
       AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
       AND (h.inventory_at IS NULL OR h.inventory_at <= ${observedAt})
-    ${CHANGED})
-    ${TELL_CHANGED}`;
+    ${CHANGED}, old.agent_state AS old_agent, vm.agent_state)
+    ${insertEvents([powerEventRows(Prisma.sql`changed`, null), agentEventRows(Prisma.sql`changed`, null)])}`;
 }
 
 /** The host fell silent: nothing is known of its VMs any more. When each was last seen stays. */
@@ -171,6 +179,7 @@ export async function recordApplied(tx: Tx, id: VmId, applied: AppliedSpec): Pro
 export interface Sighting {
   readonly power: ObservedPower | null;
   readonly reason: string | null;
+  readonly agent: AgentState | null;
   readonly observedAt: Date;
 }
 
@@ -181,29 +190,32 @@ export interface Sighting {
  */
 export function seenWrites(
   id: VmId,
-  { power, reason, observedAt }: Sighting,
+  { power, reason, agent, observedAt }: Sighting,
   operationId: OperationId,
 ): StepWrites {
   // What was saved comes back with the size that it had.
   const keepsSize = power === "running" || power === "paused" || power === "saved";
   const parts = [
     Prisma.sql`before AS (
-      SELECT vm.id, vm.power, ${!keepsSize}::boolean OR vm.observed_generation = vm.generation AS settles,
+      SELECT vm.id, vm.power, vm.agent_state, ${!keepsSize}::boolean OR vm.observed_generation = vm.generation AS settles,
         (vm.spec->'cpu'->>'count')::int AS cpu_count, ${memoryWithOverheadSql(Prisma.sql`(vm.spec->>'memoryMib')::int`)} AS memory_mib,
         ${power}::text IS NOT NULL
-          AND ((vm.power, vm.power_reason) IS DISTINCT FROM (${power}::text, ${reason}::text)
+          AND ((vm.power, vm.power_reason, vm.agent_state) IS DISTINCT FROM (${power}::text, ${reason}::text, ${agent}::text)
             OR vm.conditions @> '[{"type": "DomainMissing"}]')
           AND (vm.observed_at IS NULL OR vm.observed_at <= ${observedAt})
           AND (h.inventory_at IS NULL OR h.inventory_at <= ${observedAt}) AS is_news
       FROM o JOIN vm ON vm.id = ${id}::uuid JOIN host h ON h.id = vm.host_id FOR NO KEY UPDATE OF vm)`,
     Prisma.sql`seen AS (
-      UPDATE vm SET power = ${power}, power_reason = ${reason}, observed_at = ${observedAt}, conditions = ${WITHOUT_MISSING}
+      UPDATE vm SET power = ${power}, power_reason = ${reason}, agent_state = ${agent}, observed_at = ${observedAt},
+        conditions = ${WITHOUT_MISSING}
       FROM before WHERE vm.id = before.id AND before.is_news
-      RETURNING vm.id, vm.name, vm.project_id, before.power AS old_power, vm.power, vm.power_reason)`,
+      RETURNING vm.id, vm.name, vm.project_id, before.power AS old_power, vm.power, vm.power_reason,
+        before.agent_state AS old_agent, vm.agent_state)`,
     Prisma.sql`settled AS (
       UPDATE reservation r SET cpu_count = before.cpu_count, memory_mib = before.memory_mib
       FROM before WHERE r.vm_id = before.id AND before.settles
         AND (r.cpu_count, r.memory_mib) <> (before.cpu_count, before.memory_mib))`,
   ];
-  return { parts, events: [powerEventRows(Prisma.sql`seen`, operationId)] };
+  const seen = Prisma.sql`seen`;
+  return { parts, events: [powerEventRows(seen, operationId), agentEventRows(seen, operationId)] };
 }

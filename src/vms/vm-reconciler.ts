@@ -1,5 +1,5 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
-import { applyAddresses } from "./vm-nic-store.ts";
+import { applyAddresses, applyAgentWords } from "./vm-address-store.ts";
 import { applyMissing, applySeen, applySilence, missedVms, shouldBeThere } from "./vm-observation-store.ts";
 
 /**
@@ -21,6 +21,7 @@ export const vmObservations: ObservationSink = {
     await applySeen(tx, hostId, seen, observedAt);
     return await shouldBeThere(tx, hostId, gone);
   },
+  agents: applyAgentWords,
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);
   },

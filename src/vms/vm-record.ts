@@ -1,4 +1,4 @@
-import type { Firmware, GuestType, Hypervisor, SeenAddress } from "../hypervisors/hypervisor.ts";
+import type { AgentReport, AgentState, Firmware, GuestType, Hypervisor, SeenAddress } from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, InstallationId, NetworkId, ProjectId, VmId } from "../lib/ids.ts";
 import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
 import type { DeletePolicy } from "../volumes/volume-record.ts";
@@ -112,11 +112,19 @@ export interface VmImageUse {
   readonly sha256: string | null;
 }
 
+/** What the agent in a guest last told; nothing, with an error, where it never answered. */
+export interface ToldByAgent extends Omit<AgentReport, "addresses"> {
+  readonly error: string | null;
+  readonly toldAt: Date | null;
+}
+
 /** What the view of a VM needs beside its record. */
 export interface VmSurroundings {
   readonly images: readonly VmImageUse[];
   readonly nics: readonly VmNic[];
   readonly operations: readonly string[];
+  /** Null: it never told anything. */
+  readonly agent: ToldByAgent | null;
   /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
   readonly host: {
     readonly ready: boolean;
@@ -149,6 +157,8 @@ export interface VmRecord {
   readonly observedGeneration: number | null;
   /** As they were last seen. */
   readonly addresses: readonly SeenVmAddress[];
+  /** Null: there is no way to an agent, or none was looked for yet. */
+  readonly agentState: AgentState | null;
   readonly conditions: readonly Condition[];
   readonly createdAt: Date;
   readonly updatedAt: Date;

@@ -265,6 +265,27 @@ const VmAddress = z
   })
   .meta({ id: "VmAddress" });
 
+const VmAgent = z
+  .strictObject({
+    state: z.enum(["connected", "disconnected", "unsupported", "unknown"]).meta({
+      description:
+        "`connected`: something in the guest has opened its end of the agent's channel. `disconnected`: nothing has, or the VM is off. `unsupported`: there is no such channel. `unknown`: its host is silent, or the VM was not seen yet.",
+    }),
+    hostName: z.string().nullable().meta({ description: "The guest's own host name." }),
+    osName: z.string().nullable().meta({ examples: ["Debian GNU/Linux 12 (bookworm)"] }),
+    kernelRelease: z.string().nullable().meta({ examples: ["6.1.0-37-amd64"] }),
+    observedAt: Timestamp.nullable().meta({ description: "When the agent was asked what stands here." }),
+    error: z
+      .string()
+      .nullable()
+      .meta({ description: "Why the last question brought no answer; null: it did, or none was asked." }),
+  })
+  .meta({
+    id: "VmAgent",
+    description:
+      "The agent in the guest (qemu-guest-agent), and what it told; null as long as it is not connected. It is the guest's own word.",
+  });
+
 const VmStatus = z
   .strictObject({
     phase: PhaseName.meta({ description: "Where the VM is in its life." }),
@@ -288,6 +309,7 @@ const VmStatus = z
       .array(VmNicStatus)
       .meta({ description: "Its NICs as they were made, in the order in which the guest sees them." }),
     addresses: z.array(VmAddress),
+    agent: VmAgent,
     conditions: z.array(ConditionSchema),
     allowedActions: z
       .array(z.enum(ACTIONS))

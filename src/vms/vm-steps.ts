@@ -94,6 +94,8 @@ export function isOn(power: ObservedPower | null | undefined): boolean {
 const Seen = z.object({
   power: z.enum(["running", "paused", "saved", "off", "crashed"]).nullable(),
   reason: z.string().nullable(),
+  // Null in what was recorded before there was any: it is seen anew soon.
+  agent: z.enum(["connected", "disconnected"]).nullable().default(null),
   observedAt: z.iso.datetime(),
 });
 
@@ -107,7 +109,8 @@ export async function look(
 ): Promise<JsonObject> {
   const observedAt = new Date().toISOString();
   const domain = await see(context);
-  return { power: domain?.power ?? null, reason: domain?.reason ?? null, observedAt };
+  const agent = domain?.agent ?? null;
+  return { power: domain?.power ?? null, reason: domain?.reason ?? null, agent, observedAt };
 }
 
 /** Writes the result of `look` to the inventory. */

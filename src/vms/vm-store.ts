@@ -3,7 +3,7 @@ import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
-import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
+import type { AgentState, GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
 import {
   asId,
   type HostId,
@@ -19,6 +19,7 @@ import { DOMAIN_NIC, type DomainNicRow } from "./vm-nic-store.ts";
 import type {
   Condition,
   SeenVmAddress,
+  ToldByAgent,
   VmImageUse,
   VmNic,
   VmPhase,
@@ -50,6 +51,7 @@ interface VmRow {
   observed_at: Date | null;
   observed_generation: number | null;
   addresses: SeenVmAddress[];
+  agent_state: AgentState | null;
   conditions: Condition[];
   created_at: Date;
   updated_at: Date;
@@ -57,7 +59,7 @@ interface VmRow {
 
 const COLUMNS = Prisma.sql`v.id, v.project_id, p.name AS project_name, v.name, v.labels, v.spec, v.generation, v.phase, v.power,
          v.power_reason, v.host_id, h.name AS host_name, v.domain_uuid, v.domain_name, v.hypervisor, v.guest_type,
-         v.pool, v.observed_at, v.observed_generation, v.addresses, v.conditions, v.created_at, v.updated_at`;
+         v.pool, v.observed_at, v.observed_generation, v.addresses, v.agent_state, v.conditions, v.created_at, v.updated_at`;
 
 const FROM = Prisma.sql`FROM vm v JOIN project p ON p.id = v.project_id LEFT JOIN host h ON h.id = v.host_id`;
 
@@ -85,6 +87,7 @@ function recordOf(row: VmRow): VmRecord {
     observedAt: row.observed_at,
     observedGeneration: row.observed_generation,
     addresses: row.addresses,
+    agentState: row.agent_state,
     conditions: row.conditions,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
@@ -214,6 +217,7 @@ interface SurroundingsRow {
   readonly images: VmImageUse[];
   readonly nics: VmNic[];
   readonly operations: string[];
+  readonly agent: (Omit<ToldByAgent, "toldAt"> & { readonly toldAt: string | null }) | null;
   readonly ready: boolean | null;
   readonly inventory_at: Date | null;
   readonly host_error: string | null;
@@ -233,20 +237,25 @@ const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.er
                              ORDER BY c.position)
             FROM vm_nic c WHERE c.vm_id = v.id), '[]') AS nics,
   coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
-            WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations`;
+            WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations,
+  (SELECT jsonb_build_object('hostName', a.host_name, 'osName', a.os_name, 'kernelRelease', a.kernel_release,
+            'error', a.error, 'toldAt', a.told_at) FROM vm_agent a WHERE a.vm_id = v.id) AS agent`;
 
 function surroundingsIn(row: SurroundingsRow): VmSurroundings {
   const {
     images,
     nics,
     operations,
+    agent: told,
     ready,
     inventory_at: inventoryAt,
     host_error: error,
     silent_since: since,
   } = row;
   const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
-  return { images, nics, operations, host };
+  const agent =
+    told === null ? null : { ...told, toldAt: told.toldAt === null ? null : new Date(told.toldAt) };
+  return { images, nics, operations, agent, host };
 }
 
 /** What the view of each of these VMs needs beside its record. */

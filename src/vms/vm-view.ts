@@ -34,6 +34,7 @@ export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {
       observedGeneration: vm.observedGeneration,
       nics: around.nics.map((nic) => ({ ...nic, addresses: [...nic.addresses] })),
       addresses: addressesOf(vm, around),
+      agent: agentOf(vm, around),
       conditions: conditionsOf(vm, around),
       allowedActions: allowedActions(vm),
       operations: [...around.operations],
@@ -56,8 +57,10 @@ function cloudInitOf({ sshKeys, users, ...rest }: VmCloudInit): NonNullable<Vm["
 }
 
 /** What was seen of a VM that is on, and what its NICs have besides. */
-function addressesOf({ power, addresses }: VmRecord, { nics }: VmSurroundings): Vm["status"]["addresses"] {
-  const seen = power === "running" || power === "paused" ? addresses : [];
+function addressesOf(vm: VmRecord, { nics }: VmSurroundings): Vm["status"]["addresses"] {
+  const seen = isOn(vm)
+    ? vm.addresses.filter(({ source }) => source !== "agent" || vm.agentState === "connected")
+    : [];
   return nics.flatMap(({ name, addresses: own }) => {
     const ofNic = seen.filter(({ nic }) => nic === name);
     const unseen = own.filter((address) => !ofNic.some((one) => one.address === address));
@@ -66,6 +69,30 @@ function addressesOf({ power, addresses }: VmRecord, { nics }: VmSurroundings): 
       ...unseen.map((address) => ({ address, nic: name, source: "static" as const })),
     ];
   });
+}
+
+function isOn({ power }: VmRecord): boolean {
+  return power === "running" || power === "paused";
+}
+
+/** What an agent told is shown as long as it is there: what it told before is of another life of the guest. */
+function agentOf(vm: VmRecord, { agent }: VmSurroundings): Vm["status"]["agent"] {
+  const state = agentStateOf(vm);
+  const told = state === "connected" ? agent : null;
+  return {
+    state,
+    hostName: told?.hostName ?? null,
+    osName: told?.osName ?? null,
+    kernelRelease: told?.kernelRelease ?? null,
+    observedAt: timestamp(told?.toldAt ?? null),
+    error: told?.error ?? null,
+  };
+}
+
+function agentStateOf(vm: VmRecord): Vm["status"]["agent"]["state"] {
+  if (vm.power === "unknown" || vm.observedAt === null) return "unknown";
+  if (vm.agentState === null) return "unsupported";
+  return isOn(vm) ? vm.agentState : "disconnected";
 }
 
 /** A complete inventory of a live host confirms what was seen before it. */

@@ -36,6 +36,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
     observedAt: T1,
     observedGeneration: 2,
     addresses: [],
+    agentState: null,
     conditions: [],
     createdAt: T1,
     updatedAt: T1,
@@ -46,7 +47,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], nics: [], operations: [], host });
+  const { status } = viewOf(record, { images: [], nics: [], operations: [], agent: null, host });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -95,7 +96,7 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], nics: [], operations: [], host }).status.observedAt;
+    viewOf(record, { images: [], nics: [], operations: [], agent: null, host }).status.observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());
