@@ -63,11 +63,11 @@ function modelsOf(prisma: PrismaClient): Models {
     prisma;
   const { operationStep, event, idempotencyKey, consoleTicket, network, networkHost, networkAddress } =
     prisma;
-  const { hostImage, hostImageUse } = prisma;
+  const { hostImage, hostImageUse, vmAgent } = prisma;
   return {
     ...{ installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation },
     ...{ vmNic, vmImage, vmSeed, volume, image, sshKey, observedDomain, operation, operationSubject },
     ...{ operationStep, event, idempotencyKey, consoleTicket, network, networkHost, networkAddress },
-    ...{ hostImage, hostImageUse },
+    ...{ hostImage, hostImageUse, vmAgent },
   };
 }

@@ -152,6 +152,7 @@ function devices(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths
     ...cdroms.map((item, index) => cdrom(item, index, paths)),
     ...spec.nics.map((nic) => networkInterface(nic, platform)),
     ...consoles(paths),
+    ...agentChannel(platform),
     xmlNode("graphics", { type: "vnc", port: "-1", autoport: "yes", listen: "127.0.0.1" }),
     xmlNode("video", {}, [xmlNode("model", { type: "vga", vram: "8192" })]),
     xmlNode("memballoon", { model: "virtio" }),
@@ -160,7 +161,14 @@ function devices(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths
   ];
 }
 
-/** The serial console with its log, and the channel to an agent in the guest. */
+/** libvirt's mock has no guest, and so no agent in it. */
+function agentChannel({ domainType }: GuestPlatform): readonly XmlNode[] {
+  if (domainType === "test") return [];
+  const target = xmlNode("target", { type: "virtio", name: AGENT_CHANNEL });
+  return [xmlNode("channel", { type: "unix" }, [target])];
+}
+
+/** The serial console with its log. */
 function consoles(paths: ResolvedPaths): readonly XmlNode[] {
   return [
     xmlNode("serial", { type: "pty" }, [
@@ -168,9 +176,6 @@ function consoles(paths: ResolvedPaths): readonly XmlNode[] {
       xmlNode("target", { port: "0" }),
     ]),
     xmlNode("console", { type: "pty" }, [xmlNode("target", { type: "serial", port: "0" })]),
-    xmlNode("channel", { type: "unix" }, [
-      xmlNode("target", { type: "virtio", name: AGENT_CHANNEL }),
-    ]),
   ];
 }
 

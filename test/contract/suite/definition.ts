@@ -25,6 +25,7 @@ export function definitionBehaviours(scene: Scene, behaviour: Behaviour): void {
         installationId: spec.installationId,
         vmId: spec.uuid,
         autostart: false,
+        ...(scene.contract.declared.includes("guestAgent") ? { agent: "disconnected" } : {}),
       });
     },
   );

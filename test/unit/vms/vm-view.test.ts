@@ -70,6 +70,7 @@ describe("the conditions of a VM", () => {
       images: [],
       nics: [],
       operations: [],
+      agent: null,
       host: silent,
     });
     expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
