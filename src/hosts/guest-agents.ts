@@ -9,6 +9,7 @@ import {
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 import type { Log } from "../lib/log.ts";
+import { AgentReportSchema, checked } from "./host-facts.ts";
 import { NotOwner } from "./host-observation-store.ts";
 import type { AgentWord, ObservationSink } from "./observation-sink.ts";
 
@@ -107,7 +108,7 @@ export class GuestAgents {
     const askedAt = new Date();
     const call: Call = { signal, timeoutMs: CALL_TIMEOUT_MS, beforeSend: () => undefined };
     try {
-      const report = await ability.askAgent(uuid, call);
+      const report = checked(AgentReportSchema, await ability.askAgent(uuid, call), "an agent's report");
       guest.failures = 0;
       this.#keep({ uuid, askedAt, report, error: null });
     } catch (error) {

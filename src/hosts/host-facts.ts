@@ -42,6 +42,23 @@ export const ObservedDomainSchema = z.object({
   agent: z.enum(["connected", "disconnected"]).optional(),
 });
 
+const MacAddress = z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/);
+const IpAddress = z.string().refine((value) => parseIp(value) !== null);
+
+/** What a guest says reaches the inventory through this: Postgres takes no NUL and no half characters. */
+const said = z
+  .string()
+  .max(255)
+  .regex(/^[^\p{Cc}\p{Cs}]*$/u)
+  .nullable();
+
+export const AgentReportSchema = z.object({
+  hostName: said,
+  osName: said,
+  kernelRelease: said,
+  addresses: z.array(z.object({ macAddress: MacAddress, address: IpAddress })).max(256),
+});
+
 export const HostInventorySchema = z.object({
   domains: z.array(ObservedDomainSchema),
   networks: z.array(
@@ -68,8 +85,8 @@ export const HostInventorySchema = z.object({
   addresses: z
     .array(
       z.object({
-        macAddress: z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/),
-        address: z.string().refine((value) => parseIp(value) !== null),
+        macAddress: MacAddress,
+        address: IpAddress,
         source: z.enum(["lease", "agent", "arp"]),
       }),
     )

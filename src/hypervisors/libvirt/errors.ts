@@ -56,7 +56,7 @@ const REASON_BY_MESSAGE: readonly (readonly [RegExp, HypervisorErrorReason])[] =
   [/active console session exists/i, "busy"],
   [/already exists|is already defined/i, "already-exists"],
   [/domain is not running|domain is already running|is already active|not active/i, "invalid-state"],
-  [/guest agent is not connected/i, "invalid-state"],
+  [/guest agent is not connected|guest agent disappeared/i, "invalid-state"],
   [/guest agent is not available due to an error/i, "failed"],
   [/monitor closed|end of file from.*monitor/i, "failed"],
 ];

@@ -85,7 +85,9 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 port=\${name%/name}
 exec 3<>"/dev/\${port##*/}"
-while read -r line <&3; do
+# Nothing is to be read either as long as libvirt has not connected: the port is kept open until it does.
+while :; do
+  read -r line <&3 || { sleep 1; continue; }
   [ "$kind" = answering ] || continue
   case "$line" in
     *guest-sync*) id=$(echo "$line" | sed 's/.*"id" *: *\\([0-9]*\\).*/\\1/'); printf '\\377{"return": %s}\\n' "$id" >&3;;

@@ -120,6 +120,17 @@ describe("asking the agents of a host", () => {
     },
   );
 
+  it.each([
+    { ...REPORT, hostName: "a\u0000" },
+    { ...REPORT, osName: "x".repeat(256) },
+    { ...REPORT, addresses: [{ macAddress: "52:54:00:00:00:01", address: "'; --" }] },
+  ])("believes no report that cannot be right", async (report) => {
+    const { agents, words } = play(() => Promise.resolve(report));
+    agents.see([guest("a")], { all: true });
+    await eventually(() => words.length).toBe(1);
+    expect(words[0]?.error).toContain("an agent's report that cannot be right");
+  });
+
   it("is over with the connection, whoever still answers", async () => {
     const held = Promise.withResolvers<AgentReport>();
     const { agents, asked, words, end } = play(() => held.promise);

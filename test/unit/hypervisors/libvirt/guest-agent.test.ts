@@ -165,6 +165,13 @@ describe("asking an agent", () => {
       1,
     ],
     [
+      "ends while it is asked",
+      errorCode.agentUnresponsive,
+      "Guest agent is not responding: Guest agent disappeared while executing command",
+      "invalid-state",
+      1,
+    ],
+    [
       "wrote nonsense",
       errorCode.agentUnresponsive,
       "Guest agent is not responding: QEMU guest agent is not available due to an error",
