@@ -40,11 +40,7 @@ export async function applyAgentWords(tx: Tx, hostId: HostId, words: readonly Ag
 }
 
 /** An agent that gives no answer keeps what it told before. Returns the VMs that are meant. */
-async function writeWords(
-  tx: Tx,
-  hostId: HostId,
-  words: readonly AgentWord[],
-): Promise<readonly string[]> {
+async function writeWords(tx: Tx, hostId: HostId, words: readonly AgentWord[]): Promise<readonly string[]> {
   const rows = words.map(({ uuid, askedAt, report, error }) => ({
     ...report,
     uuid,

@@ -24,7 +24,12 @@ function agentEventRows(source: Prisma.Sql, operationId: OperationId | null): Pr
   const isConnected = (state: Prisma.Sql) => Prisma.sql`(${state} IS NOT DISTINCT FROM 'connected')`;
   const [before, now] = [isConnected(Prisma.sql`c.old_agent`), isConnected(Prisma.sql`c.agent_state`)];
   const data = Prisma.sql`jsonb_build_object('state', coalesce(c.agent_state, 'unsupported'))`;
-  return vmEventRows("vm.agent.changed", Prisma.sql`${source} AS c WHERE ${before} <> ${now}`, operationId, data);
+  return vmEventRows(
+    "vm.agent.changed",
+    Prisma.sql`${source} AS c WHERE ${before} <> ${now}`,
+    operationId,
+    data,
+  );
 }
 
 const CHANGED = Prisma.sql`RETURNING vm.id, vm.name, vm.project_id, old.power AS old_power, vm.power, vm.power_reason`;

@@ -1,4 +1,11 @@
-import type { AgentReport, AgentState, Firmware, GuestType, Hypervisor, SeenAddress } from "../hypervisors/hypervisor.ts";
+import type {
+  AgentReport,
+  AgentState,
+  Firmware,
+  GuestType,
+  Hypervisor,
+  SeenAddress,
+} from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, InstallationId, NetworkId, ProjectId, VmId } from "../lib/ids.ts";
 import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
 import type { DeletePolicy } from "../volumes/volume-record.ts";

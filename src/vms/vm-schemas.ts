@@ -272,8 +272,14 @@ const VmAgent = z
         "`connected`: something in the guest has opened its end of the agent's channel. `disconnected`: nothing has, or the VM is off. `unsupported`: there is no such channel. `unknown`: its host is silent, or the VM was not seen yet.",
     }),
     hostName: z.string().nullable().meta({ description: "The guest's own host name." }),
-    osName: z.string().nullable().meta({ examples: ["Debian GNU/Linux 12 (bookworm)"] }),
-    kernelRelease: z.string().nullable().meta({ examples: ["6.1.0-37-amd64"] }),
+    osName: z
+      .string()
+      .nullable()
+      .meta({ examples: ["Debian GNU/Linux 12 (bookworm)"] }),
+    kernelRelease: z
+      .string()
+      .nullable()
+      .meta({ examples: ["6.1.0-37-amd64"] }),
     observedAt: Timestamp.nullable().meta({ description: "When the agent was asked what stands here." }),
     error: z
       .string()

@@ -31,9 +31,11 @@ describe("the agent in a guest", () => {
   it("tells what it knows, beside what the host saw, while the guest is on", async () => {
     const nics = [{ name: "eth0", network: "lab" }];
     const vm = await addVm(service, "talks", { nics, placement: { host: "with" } });
-    await expect.poll(() => agentOf("talks"), PATIENCE).toMatchObject({
-      ...{ state: "connected", hostName: vm.status.domainName, osName: "Simulated OS 1", error: null },
-    });
+    await expect
+      .poll(() => agentOf("talks"), PATIENCE)
+      .toMatchObject({
+        ...{ state: "connected", hostName: vm.status.domainName, osName: "Simulated OS 1", error: null },
+      });
     expect((await agentOf("talks")).observedAt).not.toBeNull();
     const address = vm.status.nics[0]?.addresses[0];
     const seen = async () => (await statusOf("talks")).addresses;
@@ -50,9 +52,11 @@ describe("the agent in a guest", () => {
     await service.sim.hangNextCalls(WITH_AGENTS, "askAgent", 1);
     await addVm(service, "hangs", { placement: { host: "with" } });
     await addVm(service, "beside", { placement: { host: "with" } });
-    await expect.poll(() => agentOf("hangs"), PATIENCE).toMatchObject({
-      ...{ state: "connected", error: expect.stringMatching(/./) },
-    });
+    await expect
+      .poll(() => agentOf("hangs"), PATIENCE)
+      .toMatchObject({
+        ...{ state: "connected", error: expect.stringMatching(/./) as string },
+      });
     await expect.poll(() => agentOf("hangs"), PATIENCE).toMatchObject({ error: null });
     await expect.poll(async () => (await agentOf("beside")).hostName, PATIENCE).not.toBeNull();
   });
@@ -60,7 +64,11 @@ describe("the agent in a guest", () => {
   it("is not there in a guest that has none, and cannot be where the host has no way to one", async () => {
     await addVm(service, "mute", { placement: { host: "without" } });
     expect(await agentOf("mute")).toEqual({ state: "disconnected", ...NOTHING });
-    await addVm(service, "on-xen", { guestType: "pv", boot: { firmware: "pvgrub" }, placement: { host: "xen" } });
+    await addVm(service, "on-xen", {
+      guestType: "pv",
+      boot: { firmware: "pvgrub" },
+      placement: { host: "xen" },
+    });
     expect(await agentOf("on-xen")).toEqual({ state: "unsupported", ...NOTHING });
   });
 });

@@ -75,7 +75,9 @@ function usable(text: string): string | null {
   if (parsed === null) return null;
   const { family, value } = parsed;
   const isLocal =
-    family === "ipv4" ? value >> 24n === 127n || value === 0n : value <= 1n || value >> 118n === 0xfe80n >> 6n;
+    family === "ipv4"
+      ? value >> 24n === 127n || value === 0n
+      : value <= 1n || value >> 118n === 0xfe80n >> 6n;
   return isLocal ? null : formatIp(family, value);
 }
 

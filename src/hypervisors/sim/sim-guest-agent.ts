@@ -1,4 +1,9 @@
-import { type AgentState, type GuestAgentAbility, HypervisorError, type ObservedPower } from "../hypervisor.ts";
+import {
+  type AgentState,
+  type GuestAgentAbility,
+  HypervisorError,
+  type ObservedPower,
+} from "../hypervisor.ts";
 import type { SimCalls } from "./sim-calls.ts";
 import { type AgentRow, READ_AGENT } from "./sim-reads-store.ts";
 import type { SimSettings } from "./sim-uri.ts";
@@ -15,7 +20,10 @@ export function simGuestAgent(settings: SimSettings, calls: SimCalls): GuestAgen
       const { guest } = await calls.read<AgentRow>("askAgent", READ_AGENT, [uuid], call);
       if (guest === null) throw new HypervisorError("not-found", `the host has no domain ${uuid}`);
       if (guest.power !== "running")
-        throw new HypervisorError("invalid-state", `domain ${guest.name} is ${guest.power}: it answers nothing`);
+        throw new HypervisorError(
+          "invalid-state",
+          `domain ${guest.name} is ${guest.power}: it answers nothing`,
+        );
       if (simAgentState(settings, guest.power) !== "connected")
         throw new HypervisorError("invalid-state", `no agent runs in the guest of domain ${guest.name}`);
       const { name: hostName, addresses } = guest;

@@ -75,7 +75,7 @@ done
 `;
 
 // QEMU's agent as far as the tests ask for it, where the command line has drover.agent=answering; silent reads what it is
-// told and says nothing. A sync is answered behind the byte 0xff, by which the reader finds its beginning.
+// told and says nothing. Where it is asked for, the byte 0xff goes before an answer.
 const AGENT = `#!/bin/sh
 kind=$(sed -n 's/.*drover\\.agent=\\([a-z]*\\).*/\\1/p' /proc/cmdline)
 [ -n "$kind" ] || exit 0
@@ -90,12 +90,16 @@ while :; do
   read -r line <&3 || { sleep 1; continue; }
   [ "$kind" = answering ] || continue
   case "$line" in
-    *guest-sync*) id=$(echo "$line" | sed 's/.*"id" *: *\\([0-9]*\\).*/\\1/'); printf '\\377{"return": %s}\\n' "$id" >&3;;
-    *guest-get-host-name*) echo "{\"return\": {\"host-name\": \"$(hostname)\"}}" >&3;;
+    *guest-sync*)
+      case "$line" in *delimited*) printf '\\377' >&3;; esac
+      printf '{"return": %s}\\n' "$(echo "$line" | sed 's/.*"id" *: *\\([0-9]*\\).*/\\1/')" >&3
+      ;;
+    *guest-get-host-name*) printf '{"return": {"host-name": "%s"}}\\n' "$(hostname)" >&3;;
     *guest-network-get-interfaces*)
       mac=$(cat /sys/class/net/eth0/address)
       ip=$(ip -4 -o addr show dev eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/')
-      echo "{\"return\": [{\"name\": \"eth0\", \"hardware-address\": \"$mac\", \"ip-addresses\": [{\"ip-address\": \"$ip\"}]}]}" >&3
+      addresses=$(printf '[{"ip-address": "%s"}]' "$ip")
+      printf '{"return": [{"name": "eth0", "hardware-address": "%s", "ip-addresses": %s}]}\\n' "$mac" "$addresses" >&3
       ;;
     *) echo '{"error": {"class": "CommandNotFound", "desc": "The command has not been found"}}' >&3;;
   esac

@@ -2,7 +2,11 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { Tx } from "../../../src/db/transaction.ts";
 import { GuestAgents } from "../../../src/hosts/guest-agents.ts";
 import type { AgentWord } from "../../../src/hosts/observation-sink.ts";
-import { type AgentReport, HypervisorError, type ObservedDomain } from "../../../src/hypervisors/hypervisor.ts";
+import {
+  type AgentReport,
+  HypervisorError,
+  type ObservedDomain,
+} from "../../../src/hypervisors/hypervisor.ts";
 import { type HostId, type InstallationId, newId } from "../../../src/lib/ids.ts";
 import { domainOf } from "../../fixtures/fake-host.ts";
 import { silentLog } from "../../fixtures/log.ts";
@@ -100,7 +104,10 @@ describe("asking the agents of a host", () => {
   it("is done for few at once: agents that hang hold up the others' agents, and nothing else", async () => {
     const held = Promise.withResolvers<AgentReport>();
     const { agents, asked, words } = play((uuid) => (uuid === "z" ? answers() : held.promise));
-    agents.see(["a", "b", "c", "z"].map((uuid) => guest(uuid)), { all: true });
+    agents.see(
+      ["a", "b", "c", "z"].map((uuid) => guest(uuid)),
+      { all: true },
+    );
     expect(asked).toEqual(["a", "b", "c"]);
     held.reject(new HypervisorError("timeout", "it did not answer"));
     await eventually(() => words.length).toBe(4);

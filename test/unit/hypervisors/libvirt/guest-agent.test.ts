@@ -73,7 +73,9 @@ describe("what an agent answers", () => {
       "ip-addresses": addresses.map((address) => ({ "ip-address": address })),
     });
     expect(
-      parseInterfaces(answerOf([nic("2001:DB8:0:0::1", "10.0.0.1"), nic("2001:db8::1", "febf::1", "fec0::1")])),
+      parseInterfaces(
+        answerOf([nic("2001:DB8:0:0::1", "10.0.0.1"), nic("2001:db8::1", "febf::1", "fec0::1")]),
+      ),
     ).toEqual({
       addresses: ["2001:db8::1", "10.0.0.1", "fec0::1"].map((address) => ({ macAddress: MAC, address })),
     });
@@ -104,7 +106,9 @@ describe("what an agent answers", () => {
     ["an answer without end", answerOf({ "host-name": "a", more: "x".repeat(2 ** 20) })],
     ["depth without end", `{"return": ${"[".repeat(100_000)}${"]".repeat(100_000)}}`],
   ])("is refused where it is %s", (_what, answer) => {
-    expect(() => parseHostName(answer)).toThrow(/agent in the guest answers to guest-get-host-name cannot be right/);
+    expect(() => parseHostName(answer)).toThrow(
+      /agent in the guest answers to guest-get-host-name cannot be right/,
+    );
   });
 });
 
