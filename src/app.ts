@@ -22,6 +22,7 @@ import { registerOperationRoutes } from "./operations/operation-routes.ts";
 import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
+import { registerDiskRoutes } from "./vms/disks/disk-routes.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
 import { registerVolumeRoutes, type VolumeRouteDeps } from "./volumes/volume-routes.ts";
 
@@ -67,6 +68,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerSshKeyRoutes(api, { db: database });
   registerVolumeRoutes(api, deps.volumes);
   registerVmRoutes(api, deps.vms);
+  registerDiskRoutes(api, deps.volumes);
   const wake = (): void => {
     operations.wake();
   };

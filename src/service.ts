@@ -278,7 +278,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hosts: { ...hosts, db },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
-    volumes: { db },
+    volumes: { db, kinds, installationId: hosts.installationId },
     vms: {
       ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },
       consoleLog: createConsoleLogReader(reader.read),

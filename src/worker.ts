@@ -19,9 +19,13 @@ import { createKindRegistry, type KindRegistry } from "./operations/operation-ki
 import { createOperationRunner, type RunnerLimits } from "./operations/operation-runner.ts";
 import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
 import { vmActions } from "./vms/actions/index.ts";
+import { attachDiskKind } from "./vms/disks/attach-disk.ts";
+import { detachDiskKind } from "./vms/disks/detach-disk.ts";
+import { volumeResizeKind } from "./vms/disks/resize-volume.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
 import { vmDeleteKind } from "./vms/vm-delete.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
+import { volumeCreateKind, volumeDeleteKind } from "./volumes/volume-kinds.ts";
 
 export interface WorkerDeps extends HostServiceDeps {
   readonly databaseUrl: string;
@@ -198,6 +202,11 @@ export function operationKinds({
     anyKind(buildKind),
     anyKind(vmCreateKind({ images, secretBox })),
     anyKind(vmDeleteKind),
+    anyKind(volumeCreateKind(images)),
+    anyKind(volumeDeleteKind),
+    anyKind(volumeResizeKind),
+    anyKind(attachDiskKind(images)),
+    anyKind(detachDiskKind),
     ...vmActions.map(({ kind }) => kind),
   ];
   return createKindRegistry(kinds, probe);

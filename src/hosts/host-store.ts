@@ -207,6 +207,12 @@ export async function vmsOnHost(
     WHERE v.host_id = (SELECT id FROM host WHERE ${named(idOrName)})`;
 }
 
+/** The volumes on a host. */
+export async function volumeIdsOnHost(db: Sql, id: HostId): Promise<readonly string[]> {
+  const rows = await db.$queryRaw<{ id: string }[]>`SELECT id FROM volume WHERE host_id = ${id}::uuid`;
+  return rows.map((row) => row.id);
+}
+
 /** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
 export async function deleteHostVms(
   tx: Tx,

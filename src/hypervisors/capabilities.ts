@@ -23,6 +23,7 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   vnc: "look at the screen and type into it",
   screenshot: "take a picture of the screen",
   volumes: "create, fill, grow, list and delete volumes",
+  diskHotplug: "attach, detach and grow disks while the guest runs",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
   events: "the host tells of changes by itself",

@@ -35,6 +35,7 @@ export const CAPABILITIES = [
   "vnc",
   "screenshot",
   "volumes",
+  "diskHotplug",
   "directKernel",
   "firmwareBios",
   "events",
@@ -192,6 +193,7 @@ export interface HostConnection {
    */
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
+  readonly diskHotplug?: DiskHotplugAbility;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -235,6 +237,22 @@ export interface VolumeAbility {
   deleteVolume(ref: VolumeRef, call: Call): Promise<void>;
   /** Names of all volumes in the pool that start with the prefix, read anew from the pool. */
   listVolumes(pool: string, prefix: string, call: Call): Promise<readonly ObservedVolume[]>;
+}
+
+/**
+ * Disks of a running or paused guest, and of its definition with it. A disk is known by its volume. One that is off:
+ * `invalid-state`, for then it is defined anew.
+ */
+export interface DiskHotplugAbility {
+  /** Gives the guest one more disk. One that has it already: fine. A volume that is not there: `invalid-spec`. */
+  attachDisk(uuid: string, disk: DomainDisk, call: Call): Promise<void>;
+  /**
+   * Asks the guest to let go of a disk, and gives it some seconds. True: the guest and its definition have it no more;
+   * false: the guest still has it, and so has its definition. Asked again it may be as far by then.
+   */
+  detachDisk(uuid: string, disk: DomainDisk, call: Call): Promise<boolean>;
+  /** Grows a disk under the guest, which sees its new size; never shrinks it. */
+  growDisk(uuid: string, disk: DomainDisk, capacityBytes: number, call: Call): Promise<void>;
 }
 
 export interface ConsoleLogAbility {

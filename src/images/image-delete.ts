@@ -6,6 +6,7 @@ import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { DroverError } from "../lib/errors.ts";
 import { cancelOperation } from "../operations/operation-cancel.ts";
 import { unfinishedOperations } from "../operations/operation-queue.ts";
+import { volumesFillingFrom } from "../volumes/volume-store.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImageRecord } from "./image-record.ts";
 import { type ImageServiceDeps, noImage, resolveImage } from "./image-service.ts";
@@ -47,6 +48,11 @@ const USERS_NAMED = 10;
 /** Asked outside of the transaction, which the violation has ended. */
 async function inUse(database: Database, image: ImageRecord): Promise<DroverError> {
   const users = await vmsUsingImage(database, image.id, USERS_NAMED + 1);
+  if (users.length === 0) {
+    const filling = await volumesFillingFrom(database, image.id, USERS_NAMED);
+    const message = `The image "${image.name}" is being copied to the volumes ${filling.join(", ")}. Wait for that first.`;
+    return new DroverError("in_use", message, { details: { volumes: filling } });
+  }
   const named = users.slice(0, USERS_NAMED);
   const more = users.length > USERS_NAMED ? " and others" : "";
   return new DroverError(

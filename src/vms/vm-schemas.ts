@@ -12,7 +12,8 @@ const MAX_CPUS = 1024;
 const MAX_MEMORY_MIB = 64 * 1024 * 1024;
 const MAX_DISK_GIB = 64 * 1024;
 
-const DeviceName = z
+/** The name of a disk or NIC in its VM. */
+export const DeviceName = z
   .string()
   .regex(
     /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/,
@@ -149,12 +150,20 @@ export const PatchVmBody = z
   .meta({ id: "PatchVmBody", examples: [{ labels: { tier: "db" }, spec: { memoryMib: 2048 } }] });
 export type PatchVmBody = z.output<typeof PatchVmBody>;
 
+/** A disk as the spec shows it: one that came later says which volume it was attached with. */
+const SpecDisk = z
+  .strictObject({
+    ...Disk.shape,
+    volume: IdOrName.optional().meta({ description: "The volume that was attached as it." }),
+  })
+  .meta({ id: "VmSpecDisk" });
+
 const VmSpecSchema = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]),
     boot: z.union([FirmwareBoot, KernelBoot]),
-    disks: z.array(Disk),
+    disks: z.array(SpecDisk),
     nics: z.array(Nic),
     cloudInit: CloudInitSchema.optional(),
   })

@@ -33,6 +33,7 @@ describeDriverContract({
     "vnc",
     "screenshot",
     "volumes",
+    "diskHotplug",
     "directKernel",
     "firmwareBios",
     "events",

@@ -4,6 +4,7 @@ import { connectionBehaviours } from "./suite/connection.ts";
 import { consoleLogBehaviours } from "./suite/console-log.ts";
 import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./suite/consoles.ts";
 import { definitionBehaviours } from "./suite/definition.ts";
+import { diskHotplugBehaviours } from "./suite/disk-hotplug.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
 import { limitBehaviours } from "./suite/limits.ts";
@@ -40,6 +41,7 @@ const TOPICS: readonly Topic[] = [
   { name: "VNC", ability: "vnc", register: vncBehaviours },
   { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
   { name: "volumes", ability: "volumes", register: volumeBehaviours },
+  { name: "disk hotplug", ability: "diskHotplug", register: diskHotplugBehaviours },
 ];
 
 /**
@@ -102,6 +104,7 @@ const MEMBERS = {
   reset: "resetDomain",
   save: "saveDomain",
   volumes: "volumes",
+  diskHotplug: "diskHotplug",
   consoleLog: "consoleLog",
   serialConsole: "openSerialConsole",
   vnc: "openVnc",

@@ -197,6 +197,8 @@ async function clear(field: Field): Promise<void> {
   const { db } = database;
   const vms = await db.vm.findMany({ select: { id: true } });
   await Promise.all(vms.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/vms/${id}` })));
+  const free = await db.volume.findMany({ where: { vmId: null }, select: { id: true } });
+  await Promise.all(free.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/volumes/${id}` })));
   const images = await db.image.findMany({ where: { name: { notIn: [DISK_IMAGE, KERNEL_IMAGE] } } });
   for (const { id } of images) await stage.call.remove(`/v1/images/${id}`);
   const hosts = await db.host.findMany({ where: { name: { notIn: rig.hosts.map(({ name }) => name) } } });

@@ -43,10 +43,15 @@ const nothing = (): Promise<void> => Promise.resolve();
 const STOPPED_CREATE = "vm.create stopped";
 /** What is saved comes back, and goes back, by other calls than what is off. */
 const SAVED_START = "vm.start saved";
+/** What is off is defined anew. */
+const STOPPED_ATTACH = "vm.attachDisk stopped";
+const STOPPED_DETACH = "vm.detachDisk stopped";
 /** Scenes of a kind beside the one of its own name. */
 const FURTHER: Readonly<Record<string, readonly string[]>> = {
   "vm.create": [STOPPED_CREATE],
   "vm.start": [SAVED_START],
+  "vm.attachDisk": [STOPPED_ATTACH],
+  "vm.detachDisk": [STOPPED_DETACH],
 };
 
 /** Bodies of actions whose defaults leave a step without work. */
@@ -91,6 +96,29 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),
+  "volume.create": {
+    input: {},
+    prepare: nothing,
+    request: (_stage, place) => volumeRequest(place),
+  },
+  "volume.delete": {
+    input: {},
+    prepare: (stage, place) => stage.call.done(volumeRequest(place)),
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/volumes/${name}` }),
+  },
+  "volume.resize": {
+    input: {},
+    prepare: (stage, place) => stage.call.done(volumeRequest(place)),
+    request: (_stage, { name }) => ({
+      method: "POST",
+      path: `/v1/volumes/${name}/resize`,
+      body: { sizeGib: 2 },
+    }),
+  },
+  "vm.attachDisk": attachScene("running"),
+  [STOPPED_ATTACH]: attachScene("stopped"),
+  "vm.detachDisk": detachScene("running"),
+  [STOPPED_DETACH]: detachScene("stopped"),
   "vm.delete": {
     input: {},
     prepare: (stage, place) => makeVm(stage, place, "running"),
@@ -122,6 +150,33 @@ function createScene(runPolicy: "running" | "stopped"): Scene {
     input: { start: runPolicy === "running", bootFiles: true, disks: true },
     prepare: nothing,
     request: (stage, place) => createRequest(stage, place, runPolicy),
+  };
+}
+
+function attachScene(runPolicy: "running" | "stopped"): Scene {
+  return {
+    input: { isNew: true },
+    prepare: (stage, place) => stage.call.done(createRequest(stage, place, runPolicy)),
+    request: (_stage, { name }) => attachRequest(name),
+  };
+}
+
+function attachRequest(vm: string): Change {
+  return {
+    method: "POST",
+    path: `/v1/vms/${vm}/disks`,
+    body: { name: "data", image: DISK_IMAGE, sizeGib: 1 },
+  };
+}
+
+function detachScene(runPolicy: "running" | "stopped"): Scene {
+  return {
+    input: { timeoutSeconds: 60, deleteVolume: true },
+    async prepare(stage, place) {
+      await stage.call.done(createRequest(stage, place, runPolicy));
+      await stage.call.done(attachRequest(place.name));
+    },
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/disks/data` }),
   };
 }
 
@@ -157,6 +212,15 @@ function createRequest(
     cloudInit: { userData: "#!/bin/sh\necho seeded\n" },
   };
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
+}
+
+/** A volume of its own, filled from an image. */
+function volumeRequest({ name, host }: Place): Change {
+  return {
+    method: "POST",
+    path: "/v1/volumes",
+    body: { name, host, sizeGib: 1, source: { kind: "image", image: DISK_IMAGE } },
+  };
 }
 
 async function makeVm(stage: Stage, place: Place, power: (typeof POWERS)[number]): Promise<void> {

@@ -3,6 +3,7 @@ import type { LibvirtConnection, Transport } from "../../libvirt-rpc/index.ts";
 import type { Call, HostConnection, HostEvent, HostTarget, HypervisorError } from "../hypervisor.ts";
 import { consoleLogAbility } from "./console-log.ts";
 import { consoleMembers, hostTransportOf, OpenConsoles } from "./consoles.ts";
+import { diskHotplugAbility } from "./disk-hotplug.ts";
 import { DomainFactCache } from "./domain-fact-cache.ts";
 import { observe } from "./domain-lookup.ts";
 import * as domains from "./domains.ts";
@@ -59,6 +60,7 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       ? {}
       : {
           volumes: volumeAbility(lanes),
+          diskHotplug: diskHotplugAbility(host),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -47,6 +47,7 @@ const REASON_BY_MESSAGE: readonly (readonly [RegExp, HypervisorErrorReason])[] =
   [/No space left on device|Disk quota exceeded|enospc/i, "storage-full"],
   [/cannot allocate memory|cannot set up guest memory|insufficient memory/i, "no-capacity"],
   [/cannot acquire state change lock|has asynchronous jobs running|is still in use/i, "busy"],
+  [/No more available PCI slots|no free PCI/i, "no-capacity"],
   [/active console session exists/i, "busy"],
   [/already exists|is already defined/i, "already-exists"],
   [/domain is not running|domain is already running|is already active|not active/i, "invalid-state"],

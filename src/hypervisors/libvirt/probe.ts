@@ -33,6 +33,7 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "vnc",
   "screenshot",
   "volumes",
+  "diskHotplug",
 ];
 
 /** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */

@@ -12,6 +12,7 @@ import {
 import type { SimCalls } from "./sim-calls.ts";
 import { type SimConsoles, serialConsoleOf } from "./sim-console.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
+import { simDiskHotplug } from "./sim-disk-hotplug.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
 import { memoryMibOf, SIM_POOL, simHostFacts, simNetworks, simUuid } from "./sim-facts.ts";
@@ -94,6 +95,8 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     resetDomain: (uuid, call) => changePower("resetDomain", uuid, call),
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
+    // As on real Xen hosts, see sim-facts.ts.
+    ...(settings.hypervisor === "kvm" ? { diskHotplug: simDiskHotplug(target, calls) } : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),
   };

@@ -26,13 +26,14 @@ const KVM_HVM: readonly Capability[] = [
   "consoleLog",
   "serialConsole",
   "volumes",
+  "diskHotplug",
   "directKernel",
   "firmwareBios",
   "events",
 ];
 // A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a firmware.
-const XEN_PARAVIRTUAL = KVM_HVM.filter((ability) => !["reset", "events", "firmwareBios"].includes(ability));
-const XEN_HVM = KVM_HVM.filter((ability) => ability !== "events");
+const XEN_HVM = KVM_HVM.filter((ability) => !["events", "diskHotplug"].includes(ability));
+const XEN_PARAVIRTUAL = XEN_HVM.filter((ability) => !["reset", "firmwareBios"].includes(ability));
 
 const DECLARED: Readonly<Record<Hypervisor, Partial<Record<GuestType, readonly Capability[]>>>> = {
   kvm: { hvm: KVM_HVM },
