@@ -1,4 +1,4 @@
-// The userspace of the small guest: busybox and six scripts.
+// The userspace of the small guest: busybox and seven scripts.
 
 /** Kernel modules the guest loads, as far as its kernel does not have them built in. */
 export const GUEST_MODULES = Object.freeze([
@@ -39,6 +39,7 @@ hostname guest
 /etc/seed
 ip link set lo up
 /etc/network-watch >/dev/null 2>&1 </dev/null &
+/etc/disk-watch >/dev/null 2>&1 </dev/null &
 `;
 
 // The seed that cloud-init would read: instance id, host name, and what the other files are, in the words of sha256sum.
@@ -69,6 +70,23 @@ while :; do
     ip link set "$nic" up
     udhcpc -i "$nic" -p "/run/udhcpc.$nic" -s /etc/udhcpc -t 20 -T 1 -A 2 -b -S
   done
+  sleep 1
+done
+`;
+
+// Which disks there are, by name, serial and size in sectors: told anew at every change. Without a program per look.
+const DISK_WATCH = `#!/bin/sh
+seen=
+while :; do
+  now=
+  for path in /sys/block/vd*; do
+    size= serial=
+    read -r size <"$path/size" || continue
+    read -r serial <"$path/serial"
+    now="$now \${path##*/}=$serial:$size"
+  done
+  [ "$now" = "$seen" ] || echo "DROVER-GUEST-DISKS$now." >${CONSOLE}
+  seen=$now
   sleep 1
 done
 `;
@@ -129,6 +147,7 @@ export function rootFiles({ busybox, applets, modules, cdromModules }) {
     file("sbin/reboot", "#!/bin/sh\nexec /sbin/shutdown reboot\n", 0o755),
     file("etc/init", INIT, 0o755),
     file("etc/network-watch", NETWORK_WATCH, 0o755),
+    file("etc/disk-watch", DISK_WATCH, 0o755),
     file("etc/seed", SEED, 0o755),
     file("etc/udhcpc", UDHCPC, 0o755),
     file("etc/inittab", INITTAB),
