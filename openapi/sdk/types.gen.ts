@@ -62,7 +62,7 @@ export type CloudInitUser = {
 };
 
 export type Condition = {
-    type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
+    type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed' | 'DiskError';
     reason: string;
     message: string;
     since: string;

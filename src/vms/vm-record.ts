@@ -83,7 +83,8 @@ export type ConditionType =
   | "RestartRequired"
   | "DomainMissing"
   | "HostUnreachable"
-  | "Crashed";
+  | "Crashed"
+  | "DiskError";
 
 export interface VmImageUse {
   /** `kernel`, `initrd` or `disk:<name>`. */
@@ -93,8 +94,16 @@ export interface VmImageUse {
   readonly sha256: string | null;
 }
 
+/** A pool that holds disks of a VM, as its host last showed it. */
+export interface DiskPool {
+  readonly pool: string;
+  readonly availableBytes: number;
+}
+
 /** What the view of a VM needs beside its record. */
 export interface VmSurroundings {
+  /** The pools of its disks; only where the host could not write to one of them. */
+  readonly diskPools: readonly DiskPool[];
   readonly images: readonly VmImageUse[];
   readonly operations: readonly string[];
   /** The host that it is on: when it last gave a complete inventory, and whether it answers. */

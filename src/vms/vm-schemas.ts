@@ -178,6 +178,7 @@ const ConditionSchema = z
       "DomainMissing",
       "HostUnreachable",
       "Crashed",
+      "DiskError",
     ]),
     reason: z.string(),
     message: z.string(),

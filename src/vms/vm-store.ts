@@ -16,6 +16,7 @@ import {
 import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
 import type {
   Condition,
+  DiskPool,
   VmImageUse,
   VmPhase,
   VmPower,
@@ -227,6 +228,7 @@ export interface NicRow {
 }
 
 interface SurroundingsRow {
+  readonly disk_pools: DiskPool[];
   readonly images: VmImageUse[];
   readonly operations: string[];
   readonly ready: boolean | null;
@@ -238,6 +240,10 @@ interface SurroundingsRow {
 // Beside FROM's `v` and `h`.
 const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.error->>'message' AS host_error,
   coalesce(h.last_seen_at, h.created_at) AS silent_since,
+  CASE WHEN v.power_reason = 'ioerror' THEN coalesce((
+    SELECT jsonb_agg(jsonb_build_object('pool', p.name, 'availableBytes', p.available_bytes) ORDER BY p.name)
+    FROM host_pool p WHERE p.host_id = v.host_id AND p.name IN (SELECT l.pool FROM volume l WHERE l.vm_id = v.id)), '[]')
+  ELSE '[]' END AS disk_pools,
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
                              ORDER BY u.role)
             FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
@@ -248,13 +254,14 @@ function surroundingsIn(row: SurroundingsRow): VmSurroundings {
   const {
     images,
     operations,
+    disk_pools: diskPools,
     ready,
     inventory_at: inventoryAt,
     host_error: error,
     silent_since: since,
   } = row;
   const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
-  return { images, operations, host };
+  return { images, operations, host, diskPools };
 }
 
 /** What the view of each of these VMs needs beside its record. */

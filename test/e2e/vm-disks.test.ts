@@ -4,9 +4,11 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   attachVmDisk,
   createVolume,
+  deleteVolume,
   detachVmDisk,
   getVmConsoleLog,
   getVolume,
+  listPools,
   listVolumes,
   resizeVolume,
   uploadImage,
@@ -105,6 +107,40 @@ describe("a guest that runs", () => {
       .filter((name) => name !== "");
     expect(files).toEqual([kept.nameInPool]);
     expect(files.join()).not.toContain(vm.id);
+  });
+
+  it("finds no room for what it writes, is paused, told so, and goes on where there is room", async () => {
+    const { client } = scene;
+    const place = "/var/lib/libvirt/small";
+    await host.exec("mkdir", ["-p", place]);
+    await host.exec("mount", ["-t", "tmpfs", "-o", "size=32m", "tmpfs", place]);
+    await host.virsh(["pool-define-as", "small", "dir", "--target", place]);
+    await host.virsh(["pool-start", "small"]);
+    await expect
+      .poll(async () => (await ok(listPools({ client, query: { name: "small" } }))).items.length, PATIENCE)
+      .toBe(1);
+    const commandLine = `${GUEST_KERNEL_ARGS} drover.fill=vdb`;
+    const spec = { memoryMib: 128, boot: { ...boot, commandLine }, runPolicy: "stopped" as const };
+    const made = await ok(scene.askForVm("filler", "local", spec));
+    expect(await scene.end(made.operation)).toMatchObject({ state: "succeeded" });
+    await succeeded(
+      createVolume({ client, body: { name: "thin", host: "local", pool: "small", sizeGib: 1 } }),
+    );
+    const path = { vm: "filler" };
+    await succeeded(attachVmDisk({ client, path, body: { name: "thin", volume: "thin" } }));
+    await scene.do("filler", "start");
+    await scene.untilVm("filler", {
+      ...{ power: "paused", powerReason: "ioerror" },
+      conditions: [{ type: "DiskError", reason: "NoSpace" }],
+    });
+    expect(await logOf("filler")).not.toContain("DROVER-GUEST-FILLED");
+    await host.exec("mount", ["-o", "remount,size=128m", place]);
+    await scene.do("filler", "resume");
+    await expect.poll(() => logOf("filler"), PATIENCE).toContain("DROVER-GUEST-FILLED vdb 0");
+    await scene.untilVm("filler", { power: "running", conditions: [] });
+    await scene.do("filler", "delete");
+    await succeeded(deleteVolume({ client, path: { volume: "thin" } }));
+    expect(await host.exec("ls", [place])).toBe("");
   });
 
   it("that is deaf keeps its disk, and so do its definition and its spec", async () => {

@@ -46,7 +46,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], operations: [], host });
+  const { status } = viewOf(record, { images: [], operations: [], host, diskPools: [] });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -65,9 +65,29 @@ describe("the conditions of a VM", () => {
 
   test("say that its host is silent, and why", () => {
     const silent = { ready: false, inventoryAt: T1, error: "connection refused", since: T1 };
-    const { status } = viewOf(vm({ power: "unknown" }), { images: [], operations: [], host: silent });
+    const { status } = viewOf(vm({ power: "unknown" }), {
+      images: [],
+      operations: [],
+      host: silent,
+      diskPools: [],
+    });
     expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
     expect(status.conditions[0]?.message).toContain("connection refused");
+  });
+
+  test("say that the host could not write to a disk, whether room is lacking, and what to do", () => {
+    const paused = vm({ power: "paused", powerReason: "ioerror" });
+    const told = (availableBytes: number) => {
+      const diskPools = [{ pool: "default", availableBytes }];
+      return viewOf(paused, { images: [], operations: [], host: ready, diskPools }).status.conditions;
+    };
+    expect(told(0)).toMatchObject([{ type: "DiskError", reason: "NoSpace", since: T1.toISOString() }]);
+    expect(told(0)[0]?.message).toContain('pool "default" had 0.00 GiB free');
+    expect(told(0)[0]?.message).toContain("resume the VM");
+    expect(told(2 ** 30)).toMatchObject([{ type: "DiskError", reason: "IoError" }]);
+    expect(told(2 ** 30)[0]?.message).toContain('pool "default" had 1.00 GiB free');
+    expect(conditionsOf(vm({ power: "paused", powerReason: "user" }))).toEqual([]);
+    expect(conditionsOf(vm({ power: "running", powerReason: "ioerror" }))).toEqual([]);
   });
 
   test("say that it crashed", () => {
@@ -90,7 +110,7 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], operations: [], host }).status.observedAt;
+    viewOf(record, { images: [], operations: [], host, diskPools: [] }).status.observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());
