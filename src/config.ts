@@ -19,6 +19,8 @@ export interface Config {
   readonly maxImageGib: number;
   readonly imageBuildsPerWorker: number;
   readonly inventorySeconds: number;
+  readonly volumeScanSeconds: number;
+  readonly orphanGraceSeconds: number;
   readonly leaseSeconds: number;
   readonly drainSeconds: number;
   readonly operationsPerHost: number;
@@ -86,6 +88,8 @@ const Environment = z.object({
   DROVER_MAX_IMAGE_GIB: z.coerce.number().int().min(1).max(65_536).default(64),
   DROVER_IMAGE_BUILDS_PER_WORKER: z.coerce.number().int().min(1).max(64).default(1),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
+  DROVER_VOLUME_SCAN_SECONDS: seconds(86_400).default(600),
+  DROVER_ORPHAN_GRACE_SECONDS: z.coerce.number().int().min(0).max(31_536_000).default(604_800),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
   DROVER_DRAIN_SECONDS: seconds(3_600).default(20),
   DROVER_OPERATIONS_PER_HOST: z.coerce.number().int().min(1).max(1_000).default(8),
@@ -125,6 +129,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     maxImageGib: env.DROVER_MAX_IMAGE_GIB,
     imageBuildsPerWorker: env.DROVER_IMAGE_BUILDS_PER_WORKER,
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
+    volumeScanSeconds: env.DROVER_VOLUME_SCAN_SECONDS,
+    orphanGraceSeconds: env.DROVER_ORPHAN_GRACE_SECONDS,
     leaseSeconds: env.DROVER_LEASE_SECONDS,
     drainSeconds: env.DROVER_DRAIN_SECONDS,
     operationsPerHost: env.DROVER_OPERATIONS_PER_HOST,

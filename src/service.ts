@@ -44,6 +44,7 @@ import { listen, readTls } from "./service-listen.ts";
 import { ensureAdminToken } from "./tokens/token-service.ts";
 import { registerInventoryGauges } from "./vms/inventory-gauges.ts";
 import { createConsoleLogReader } from "./vms/vm-console.ts";
+import { startOrphanCollector } from "./volumes/orphan-collector.ts";
 import { operationKinds, startWorker } from "./worker.ts";
 
 /** A running Drover: API, worker, or both, by its configuration. */
@@ -227,9 +228,17 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
   ends.push(() => sequencer.stop());
   const cleaner = startHistoryCleaner({ db, logger, keepDays: config.retentionDays });
   ends.push(() => cleaner.stop());
+  const orphans = startOrphanCollector({
+    ...{ db, logger, kinds: parts.kinds, installationId: hosts.installationId },
+    graceSeconds: config.orphanGraceSeconds,
+    wake: () => {
+      wakeAfterChange(wakes);
+    },
+  });
+  ends.push(() => orphans.stop());
   images.collector.start();
   ends.push(() => images.collector.stop());
-  const { leaseSeconds, inventorySeconds, drainSeconds } = config;
+  const { leaseSeconds, inventorySeconds, volumeScanSeconds, drainSeconds } = config;
   const worker = startWorker({
     ...{
       ...hosts,
@@ -240,6 +249,7 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
       clock: systemClock,
       leaseSeconds,
       inventorySeconds,
+      volumeScanSeconds,
       drainSeconds,
     },
     limits: { perHost: config.operationsPerHost, perWorker: config.operationsPerWorker },

@@ -36,6 +36,8 @@ export interface WorkerDeps extends HostServiceDeps {
   readonly clock: Clock;
   readonly leaseSeconds: number;
   readonly inventorySeconds: number;
+  /** Between two looks into the pools of a host. */
+  readonly volumeScanSeconds: number;
   /** How long a host that is handed over waits for the steps that run there. */
   readonly drainSeconds: number;
   readonly limits: Pick<RunnerLimits, "perHost" | "perWorker">;

@@ -1,4 +1,6 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
+import { forgetOrphans, recordOrphans, recordSizes } from "../volumes/orphan-store.ts";
+import { installationPrefix, ownerInName } from "../volumes/volume-names.ts";
 import { applyMissing, applySeen, applySilence, missedVms, shouldBeThere } from "./vm-observation-store.ts";
 
 /**
@@ -18,6 +20,20 @@ export const vmObservations: ObservationSink = {
   async domains(tx, hostId, { seen, gone }, observedAt) {
     await applySeen(tx, hostId, seen, observedAt);
     return await shouldBeThere(tx, hostId, gone);
+  },
+  volumePrefix: installationPrefix,
+  async volumes(tx, hostId, installationId, { pools, seen }, observedAt) {
+    const ours = seen
+      .filter(({ name }) => ownerInName(installationId, name) !== null)
+      .map(({ pool, name, capacityBytes, allocationBytes }) => ({
+        pool,
+        name,
+        capacityBytes,
+        allocationBytes,
+      }));
+    await recordSizes(tx, hostId, ours, observedAt);
+    await recordOrphans(tx, hostId, ours, observedAt);
+    await forgetOrphans(tx, hostId, pools, ours);
   },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);

@@ -11,6 +11,12 @@ import { deleteVolumeRow, getVolume, hostIdOfVolume, lockVolume, setVolumeState 
 const VolumeInput = z.object({ volumeId: z.guid().transform((id) => asId<VolumeId>(id)) });
 type VolumeInput = z.output<typeof VolumeInput>;
 
+const DeleteInput = VolumeInput.extend({
+  /** Only for as long as nobody cares for it. */
+  orphan: z.boolean().default(false),
+});
+type DeleteInput = z.output<typeof DeleteInput>;
+
 const CreateInput = VolumeInput.extend({
   imageId: z
     .guid()
@@ -67,13 +73,13 @@ export function volumeCreateKind(contents: VolumeContents): OperationKind<Create
 }
 
 /** The operation that deletes a volume that no VM has. Begun, it is finished. */
-export const volumeDeleteKind: OperationKind<VolumeInput> = {
+export const volumeDeleteKind: OperationKind<DeleteInput> = {
   name: "volume.delete",
-  input: VolumeInput,
+  input: DeleteInput,
   deadlineSeconds: 86_400,
   forwardOnly: true,
   steps: [
-    step<VolumeInput, Nothing>({
+    step<DeleteInput, Nothing>({
       name: "delete-volume",
       host: volumeHost,
       timeoutSeconds: 600,
@@ -91,7 +97,7 @@ export const volumeDeleteKind: OperationKind<VolumeInput> = {
   ],
   async admit(tx, operation) {
     const volume = await getVolume(tx, operation.input.volumeId);
-    if (volume === null) return { kind: "done" };
+    if (volume === null || (operation.input.orphan && volume.orphanSince === null)) return { kind: "done" };
     if (volume.vm === null) return { kind: "run" };
     const message = `The volume ${volumeLabel(volume)} was attached to VM "${volume.vm.name}" meanwhile: detach it first.`;
     return { kind: "refuse", error: new DroverError("in_use", message) };
@@ -99,6 +105,8 @@ export const volumeDeleteKind: OperationKind<VolumeInput> = {
   async onEnd(tx, operation, outcome) {
     const volume = await lockVolume(tx, operation.input.volumeId);
     if (volume === null) return;
+    // One that is as it was found was left alone.
+    if (outcome.state === "succeeded" && volume.state === "ready") return;
     if (outcome.state === "succeeded") {
       await deleteVolumeRow(tx, volume.id);
       await appendEvent(tx, volumeEvent("volume.deleted", volume, operation.id));

@@ -103,7 +103,10 @@ function create(
     },
   });
   return db.transaction((tx) =>
-    createVm(tx, { kinds, secretBox, installationId: newId() }, request, body, { declared, snapshots: process }),
+    createVm(tx, { kinds, secretBox, installationId: newId() }, request, body, {
+      declared,
+      snapshots: process,
+    }),
   );
 }
 
