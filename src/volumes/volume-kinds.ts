@@ -79,17 +79,19 @@ export const volumeDeleteKind: OperationKind<DeleteInput> = {
   deadlineSeconds: 86_400,
   forwardOnly: true,
   steps: [
+    // From here on nobody can take it into use.
+    step<DeleteInput, Nothing>({
+      name: "give-up-volume",
+      host: volumeHost,
+      run: () => Promise.resolve(undefined),
+      record: (tx, { input }) => setVolumeState(tx, input.volumeId, "deleting", null),
+    }),
     step<DeleteInput, Nothing>({
       name: "delete-volume",
       host: volumeHost,
       timeoutSeconds: 600,
       async run(context) {
-        const { volumeId } = context.operation.input;
-        const volume = await context.transaction(async (tx) => {
-          const locked = await lockVolume(tx, volumeId);
-          if (locked !== null) await setVolumeState(tx, volumeId, "deleting", null);
-          return locked;
-        });
+        const volume = await context.read((db) => getVolume(db, context.operation.input.volumeId));
         if (volume !== null) await volumesOfHost(context.host).deleteVolume(volume, context.call);
         return undefined;
       },

@@ -18,6 +18,8 @@ export interface Guest {
   readonly kernel: (text: string) => Buffer;
   /** What their spec says besides. */
   readonly spec: object;
+  /** Whether one that runs takes disks and lets go of them. */
+  readonly takesDisks: boolean;
 }
 
 /** The hosts that a campaign plays on, and how to look at what they really hold. */
@@ -75,7 +77,14 @@ export async function startCampaign(
   const call = callerOf(() => service.url);
   const rig = await openRig(database);
   const { newHostUri, deafen, guest } = rig;
-  const stage: Stage = { call, imageUrl: images.url, newHostUri, deafen, guestSpec: guest.spec };
+  const stage: Stage = {
+    call,
+    imageUrl: images.url,
+    newHostUri,
+    deafen,
+    guestSpec: guest.spec,
+    takesDisks: guest.takesDisks,
+  };
   const field: Field = { database, dataDir, rig, stage };
   await uploadImage(service.url, DISK_IMAGE, "disk", diskContent());
   await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE));

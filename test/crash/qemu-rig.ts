@@ -15,9 +15,9 @@ export async function openQemuRig(hostCount: number): Promise<Rig> {
     newHostUri: () => {
       throw new Error("no hosts are registered here");
     },
-    // Its kernel halts at once: it hears nothing anyway.
+    // Its kernel halts at once: it hears nothing anyway, and lets go of nothing.
     deafen: () => Promise.resolve(),
-    guest: { kernel: kernelContent, spec: {} },
+    guest: { kernel: kernelContent, spec: {}, takesDisks: false },
     world: () => readWorld(hosts),
     close: async () => {
       await Promise.all(hosts.map((host) => host.stop()));

@@ -22,6 +22,8 @@ export interface Stage {
   readonly deafen: (vmId: string, host: string) => Promise<void>;
   /** What the spec of a guest on this rig says besides. */
   readonly guestSpec: object;
+  /** Whether a guest on this rig takes disks while it runs, and lets go of them; else it is off for that. */
+  readonly takesDisks: boolean;
 }
 
 /** How one kind of operation is brought about through the API. */
@@ -156,9 +158,14 @@ function createScene(runPolicy: "running" | "stopped"): Scene {
 function attachScene(runPolicy: "running" | "stopped"): Scene {
   return {
     input: { isNew: true },
-    prepare: (stage, place) => stage.call.done(createRequest(stage, place, runPolicy)),
+    prepare: (stage, place) => stage.call.done(vmOfDisks(stage, place, runPolicy)),
     request: (_stage, { name }) => attachRequest(name),
   };
+}
+
+/** Asks for the VM whose disks are to change. */
+function vmOfDisks(stage: Stage, place: Place, runPolicy: "running" | "stopped"): Change {
+  return createRequest(stage, place, stage.takesDisks ? runPolicy : "stopped");
 }
 
 function attachRequest(vm: string): Change {
@@ -173,7 +180,7 @@ function detachScene(runPolicy: "running" | "stopped"): Scene {
   return {
     input: { timeoutSeconds: 60, deleteVolume: true },
     async prepare(stage, place) {
-      await stage.call.done(createRequest(stage, place, runPolicy));
+      await stage.call.done(vmOfDisks(stage, place, runPolicy));
       await stage.call.done(attachRequest(place.name));
     },
     request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/disks/data` }),

@@ -19,7 +19,7 @@ export async function openXenRig(): Promise<Rig> {
     },
     // Its kernel sleeps at once: it hears nothing anyway.
     deafen: () => Promise.resolve(),
-    guest: { kernel: idleKernel, spec: { guestType: "pv" } },
+    guest: { kernel: idleKernel, spec: { guestType: "pv" }, takesDisks: false },
     world: () => readXenWorld(host),
     close: () => host.stop(),
   };

@@ -5,7 +5,10 @@ import type { Random } from "./random.ts";
 
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
-/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `token`, `operation`. */
+/**
+ * Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `token`, `operation`,
+ * `volume`, `disk`.
+ */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
 export interface Fitting {
@@ -44,6 +47,7 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   host: ({ known, random }) => random.pick([...(known["host"] ?? []), "missing"]),
   confirmName: ({ known, random }) => random.pick(known["host"] ?? ["missing"]),
   image: ({ known, random }) => random.pick(["disk", "disk", "kernel", "missing", ...(known["image"] ?? [])]),
+  volume: ({ known, random }) => random.pick([...(known["volume"] ?? []), "missing"]),
   kernel: ({ random }) => random.pick(["kernel", "kernel", "disk", "missing"]),
   initrd: ({ random }) => random.pick(["initrd", "initrd", "kernel"]),
   network: ({ random }) => random.pick(["default", "default", "default", "other"]),

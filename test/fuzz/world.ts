@@ -34,7 +34,10 @@ const IMAGES = ["disk", "kernel", "initrd"] as const;
 const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
 const SSH_KEY = "spare-key";
-const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, token: 10 };
+const VOLUME = "spare-volume";
+/** One that a VM can be without. */
+const DISK = "extra";
+const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, token: 10, volume: 6 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
 
@@ -62,6 +65,9 @@ export async function createWorld(service: TestService): Promise<World> {
       const source = { kind: "debootstrap", suite: "bookworm" };
       await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
       for (const [name, power] of Object.entries(VMS)) await ensureVm(service, call, name, power);
+      await call("POST", "/v1/volumes?wait=10", { name: VOLUME, host: "host-a", sizeGib: 1 });
+      for (const name of ["vm-off", "vm-running"])
+        await call("POST", `/v1/vms/${name}/disks?wait=10`, { name: DISK, sizeGib: 1 });
       known = { ...(await readKnown(db)), pageToken: [...pageTokens] };
     },
     beginOperation: async () => {
@@ -98,13 +104,14 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, sshKeys, tokens, operations, volumes] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
     db.sshKey.findMany(NEWEST),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
+    db.volume.findMany({ orderBy: { createdAt: "desc" }, take: 12, select: { id: true, ownName: true } }),
   ]);
   // Those that are always there come first and more often.
   const refer = (fixed: readonly string[], rows: readonly { id: string; name: string }[]): string[] => [
@@ -118,6 +125,11 @@ async function readKnown(db: Db): Promise<Known> {
     sshKey: refer([SSH_KEY], sshKeys),
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
+    volume: refer(
+      [VOLUME],
+      volumes.map(({ id, ownName }) => ({ id, name: ownName ?? id })),
+    ),
+    disk: [DISK, DISK, "root"],
   };
 }
 
@@ -141,6 +153,10 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
   const kept = [...IMAGES, BUILT];
   const images = surplus(await db.image.findMany({ select: { name: true } }), kept, LEFT_OVER.image);
   for (const { name } of images) await call("DELETE", `/v1/images/${name}`);
+  const free = await db.volume.findMany({ where: { vmId: null }, select: { id: true, ownName: true } });
+  const volumes = free.map(({ id, ownName }) => ({ id, name: ownName ?? "" }));
+  for (const { id } of surplus(volumes, [VOLUME], LEFT_OVER.volume))
+    await call("DELETE", `/v1/volumes/${id}`);
   const sshKeys = surplus(await db.sshKey.findMany({ select: { name: true } }), [SSH_KEY], LEFT_OVER.sshKey);
   for (const { name } of sshKeys) await call("DELETE", `/v1/ssh-keys/${name}`);
   const rows = await db.apiToken.findMany({ where: { revokedAt: null }, select: { id: true, name: true } });
