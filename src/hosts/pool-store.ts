@@ -52,9 +52,3 @@ export async function listPools(
     ${SELECT} WHERE ${conditions.length === 0 ? Prisma.sql`true` : Prisma.join(conditions, " AND ")}
     ORDER BY h.name, p.id LIMIT ${page.limit}`;
 }
-
-/** The pools of these hosts. */
-export async function poolsOf(db: Sql, hostIds: readonly string[]): Promise<PoolRow[]> {
-  return await db.$queryRaw<PoolRow[]>`
-    ${SELECT} WHERE p.host_id = ANY(${[...hostIds]}::text[]::uuid[]) ORDER BY h.name, p.name`;
-}

@@ -12,7 +12,7 @@ export const DeletePolicyName = z.enum(["delete", "retain"]).meta({
   description: "What becomes of the volume when its VM is deleted or lets go of it.",
 });
 
-export const PoolName = plainText({ max: 64 });
+const PoolName = plainText({ max: 64 });
 
 const VolumeSourceSchema = z
   .discriminatedUnion("kind", [
