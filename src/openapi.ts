@@ -25,6 +25,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     capabilities: {} as AppDeps["capabilities"],
     images: {} as AppDeps["images"],
     volumes: {} as AppDeps["volumes"],
+    volumeDownloads: nothing,
     vms: {} as AppDeps["vms"],
     consoles: {} as AppDeps["consoles"],
     tls: null,

@@ -42,6 +42,7 @@ import { wakeAfterChange } from "./operations/operation-wakes.ts";
 import { loadSecretKey } from "./secret-key.ts";
 import { listen, readTls } from "./service-listen.ts";
 import { ensureAdminToken } from "./tokens/token-service.ts";
+import { createVolumeDownloads } from "./vms/disks/volume-download.ts";
 import { registerInventoryGauges } from "./vms/inventory-gauges.ts";
 import { createConsoleLogReader } from "./vms/vm-console.ts";
 import { startOrphanCollector } from "./volumes/orphan-collector.ts";
@@ -289,6 +290,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     capabilities: { declared },
     images: { ...images, database: db, kinds },
     volumes: { db, kinds, installationId: hosts.installationId },
+    volumeDownloads: createVolumeDownloads(db, reader.stream),
     vms: {
       ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },
       consoleLog: createConsoleLogReader(reader.read),

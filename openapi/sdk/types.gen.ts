@@ -32,7 +32,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'directKernel' | 'firmwareBios' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events';
         description: string;
     }>;
     /**
@@ -213,7 +213,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'directKernel' | 'firmwareBios' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events'>;
 };
 
 /**
@@ -476,7 +476,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'directKernel' | 'firmwareBios' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events'>;
         }>;
     } | null;
     /**
@@ -5799,6 +5799,69 @@ export type UpdateVolumeResponses = {
 };
 
 export type UpdateVolumeResponse = UpdateVolumeResponses[keyof UpdateVolumeResponses];
+
+export type DownloadVolumeData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/volumes/{volume}/content';
+};
+
+export type DownloadVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
+     */
+    409: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DownloadVolumeError = DownloadVolumeErrors[keyof DownloadVolumeErrors];
+
+export type DownloadVolumeResponses = {
+    /**
+     * The content.
+     */
+    200: Blob | File;
+};
+
+export type DownloadVolumeResponse = DownloadVolumeResponses[keyof DownloadVolumeResponses];
 
 export type ResizeVolumeData = {
     body: ResizeVolumeBody;

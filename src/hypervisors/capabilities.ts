@@ -24,6 +24,7 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   screenshot: "take a picture of the screen",
   volumes: "create, fill, grow, list and delete volumes",
   diskHotplug: "attach, detach and grow disks while the guest runs",
+  volumeDownload: "give out the content of volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
   events: "the host tells of changes by itself",

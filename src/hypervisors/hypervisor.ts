@@ -1,4 +1,4 @@
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
 
 /**
@@ -36,6 +36,7 @@ export const CAPABILITIES = [
   "screenshot",
   "volumes",
   "diskHotplug",
+  "volumeDownload",
   "directKernel",
   "firmwareBios",
   "events",
@@ -194,6 +195,11 @@ export interface HostConnection {
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
   readonly diskHotplug?: DiskHotplugAbility;
+  /**
+   * Opens a volume's content as it stands in its pool, such as a whole qcow2 file. The call's limits are for the opening;
+   * destroying the stream ends it. No such volume: `not-found`.
+   */
+  readonly downloadVolume?: (ref: VolumeRef, call: Call) => Promise<VolumeDownload>;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -253,6 +259,12 @@ export interface DiskHotplugAbility {
   detachDisk(uuid: string, disk: DomainDisk, call: Call): Promise<boolean>;
   /** Grows a disk under the guest, which sees its new size; never shrinks it. */
   growDisk(uuid: string, disk: DomainDisk, capacityBytes: number, call: Call): Promise<void>;
+}
+
+export interface VolumeDownload {
+  /** How much comes. */
+  readonly sizeBytes: number;
+  readonly content: Readable;
 }
 
 export interface ConsoleLogAbility {

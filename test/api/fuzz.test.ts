@@ -52,9 +52,15 @@ test(
 const ERROR_LEVEL = 50;
 /**
  * Retrying takes an operation that needs `attention`, which no request may bring about: see brokenOperations. A console
- * is a WebSocket, which these requests do not become, and simulated guests have no screen to take a picture of.
+ * is a WebSocket, which these requests do not become, and simulated guests have no screen to take a picture of, and
+ * their hosts keep no content of volumes.
  */
-const OUT_OF_REACH: readonly string[] = ["retryOperation", "connectConsole", "getVmScreenshot"];
+const OUT_OF_REACH: readonly string[] = [
+  "retryOperation",
+  "connectConsole",
+  "getVmScreenshot",
+  "downloadVolume",
+];
 
 /** Operations that ended in a way that no request may cause. */
 async function brokenOperations() {

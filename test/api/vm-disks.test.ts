@@ -5,6 +5,7 @@ import {
   createVolume,
   deleteVm,
   detachVmDisk,
+  downloadVolume,
   getVm,
   getVolume,
   listVolumes,
@@ -181,6 +182,12 @@ describe("a disk", () => {
     expect(await problemOf(last)).toMatchObject({ code: "invalid_state" });
     expect((await vmOf("refuser")).generation).toBe(1);
     await deleted("refuser");
+  });
+
+  it("is downloaded from hosts that give content out, which simulated ones do not", async () => {
+    await make("unseen");
+    const asked = downloadVolume({ client: client(), path: { volume: "unseen" } });
+    expect(await problemOf(asked)).toMatchObject({ code: "capability_unsupported", httpStatus: 409 });
   });
 
   it("that cannot be made leaves no volume and no row", async () => {

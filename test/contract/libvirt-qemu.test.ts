@@ -34,6 +34,7 @@ describeDriverContract({
     "screenshot",
     "volumes",
     "diskHotplug",
+    "volumeDownload",
     "directKernel",
     "firmwareBios",
     "events",

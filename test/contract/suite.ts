@@ -11,6 +11,7 @@ import { limitBehaviours } from "./suite/limits.ts";
 import { powerBehaviours } from "./suite/power.ts";
 import { type Behaviour, ContractRecord } from "./suite/record.ts";
 import { Scene } from "./suite/scene.ts";
+import { volumeDownloadBehaviours } from "./suite/volume-download.ts";
 import { volumeBehaviours } from "./suite/volumes.ts";
 import type { DriverContract } from "./suite/world.ts";
 
@@ -42,6 +43,7 @@ const TOPICS: readonly Topic[] = [
   { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
   { name: "volumes", ability: "volumes", register: volumeBehaviours },
   { name: "disk hotplug", ability: "diskHotplug", register: diskHotplugBehaviours },
+  { name: "volume download", ability: "volumeDownload", register: volumeDownloadBehaviours },
 ];
 
 /**
@@ -105,6 +107,7 @@ const MEMBERS = {
   save: "saveDomain",
   volumes: "volumes",
   diskHotplug: "diskHotplug",
+  volumeDownload: "downloadVolume",
   consoleLog: "consoleLog",
   serialConsole: "openSerialConsole",
   vnc: "openVnc",

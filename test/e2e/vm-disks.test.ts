@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { openAsBlob } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -141,6 +142,28 @@ describe("a guest that runs", () => {
     await scene.do("filler", "delete");
     await succeeded(deleteVolume({ client, path: { volume: "thin" } }));
     expect(await host.exec("ls", [place])).toBe("");
+  });
+
+  it("wrote to a disk that can be downloaded once it is off", async () => {
+    const { client } = scene;
+    const content = randomBytes(3 * 2 ** 20);
+    const query = { kind: "disk" as const };
+    await ok(uploadImage({ client, path: { image: "bytes" }, query, body: new Blob([content]) }));
+    const disks = [{ name: "root", image: "bytes" }];
+    await scene.addVm("writer", "local", { memoryMib: 128, boot, disks });
+    const { items } = await ok(listVolumes({ client, query: { vm: "writer" } }));
+    const id = items.find(({ role }) => role === "disk")?.id ?? "";
+    const download = () =>
+      fetch(`${service.url}/v1/volumes/${id}/content`, {
+        headers: { authorization: `Bearer ${service.token}` },
+      });
+    expect(await (await download()).json()).toMatchObject({ code: "invalid_state", status: 409 });
+    await scene.do("writer", "force-off");
+    const answer = await download();
+    expect(answer.headers.get("content-disposition")).toBe(`attachment; filename="${id}.raw"`);
+    expect(answer.headers.get("content-length")).toBe(String(content.length));
+    expect(Buffer.from(await answer.arrayBuffer()).equals(content)).toBe(true);
+    await scene.do("writer", "delete");
   });
 
   it("that is deaf keeps its disk, and so do its definition and its spec", async () => {

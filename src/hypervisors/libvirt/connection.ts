@@ -17,6 +17,7 @@ import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
 import type { OpenConnection } from "./side-connections.ts";
+import { downloadVolume } from "./volume-download.ts";
 import { volumeAbility } from "./volumes.ts";
 
 /** What a connection is made of, once its main connection is open and its events are subscribed. */
@@ -61,6 +62,7 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       : {
           volumes: volumeAbility(lanes),
           diskHotplug: diskHotplugAbility(host),
+          downloadVolume: (ref, call) => downloadVolume(lanes, open, ref, call),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -34,6 +34,7 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "screenshot",
   "volumes",
   "diskHotplug",
+  "volumeDownload",
 ];
 
 /** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */

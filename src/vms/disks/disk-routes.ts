@@ -6,15 +6,17 @@ import { asId, type VolumeId } from "../../lib/ids.ts";
 import { OperationSchema } from "../../operations/operation-schemas.ts";
 import type { VolumeChangeDeps } from "../../volumes/volume-create.ts";
 import { type Volume, VolumeAnswer } from "../../volumes/volume-schemas.ts";
-import { changedVolume, viewVolume } from "../../volumes/volume-service.ts";
+import { changedVolume, viewVolume, volumeNamed } from "../../volumes/volume-service.ts";
 import { changedVm, viewVm } from "../vm-reader.ts";
 import { DeviceName, type Vm, VmSchema } from "../vm-schemas.ts";
 import { findVm } from "../vm-store.ts";
 import { AttachDiskBody, detachDiskQuery, ResizeVolumeBody } from "./disk-schemas.ts";
 import { attachDisk, detachDisk, resizeVolume } from "./disk-service.ts";
+import type { VolumeDownloads } from "./volume-download.ts";
 
 export interface DiskRouteDeps extends VolumeChangeDeps {
   readonly db: Database;
+  readonly downloads: VolumeDownloads;
 }
 
 const DiskAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmDiskAnswer" });
@@ -25,6 +27,43 @@ const ERRORS = ["not_found", "precondition_failed", "invalid_state", "capability
 export function registerDiskRoutes(api: Api, deps: DiskRouteDeps): void {
   registerDisks(api, deps);
   registerResize(api, deps);
+  registerContent(api, deps);
+}
+
+function registerContent(api: Api, { db, downloads }: DiskRouteDeps): void {
+  api.raw({
+    access: "project",
+    tag: "Volumes",
+    method: "GET",
+    path: "/v1/volumes/:volume/content",
+    operationId: "downloadVolume",
+    summary: "Download a volume",
+    description:
+      "Its content as it stands in its pool: of a qcow2 volume the whole qcow2 file. Refused while a VM may write to it.",
+    responses: {
+      200: {
+        description: "The content.",
+        content: { "application/octet-stream": { schema: z.string().meta({ format: "binary" }) } },
+      },
+    },
+    errors: ["not_found", "invalid_state", "capability_unsupported", "host_unreachable"],
+    handle: async ({ params, project, signal }) => {
+      const volume = await volumeNamed(db, project.id, params.volume);
+      const { sizeBytes, content } = await downloads(volume, signal);
+      signal.addEventListener("abort", () => content.destroy(), { once: true });
+      const name = `${volume.ownName ?? volume.id}.${volume.format}`;
+      return {
+        status: 200,
+        headers: {
+          "content-type": "application/octet-stream",
+          "content-length": String(sizeBytes),
+          "content-disposition": `attachment; filename="${name}"`,
+          "cache-control": "no-store",
+        },
+        body: content,
+      };
+    },
+  });
 }
 
 function registerDisks(api: Api, deps: DiskRouteDeps): void {
