@@ -21,5 +21,5 @@ USER node
 ENV DROVER_DATA_DIR=/var/lib/drover DROVER_LISTEN=0.0.0.0:7420 NODE_ENV=production
 VOLUME /var/lib/drover
 EXPOSE 7420
-ENTRYPOINT ["node", "dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=16", "dist/main.js"]
 CMD ["serve"]

@@ -6,6 +6,7 @@ const LAYERS = [
   ["app.ts", "worker.ts"],
   ["consoles/"],
   ["vms/"],
+  ["image-cache/"],
   ["hosts/", "images/", "volumes/", "networks/", "projects/", "ssh-keys/", "tokens/"],
   ["operations/", "events/"],
   ["http/", "hypervisors/"],
@@ -111,10 +112,10 @@ const kinds = [
     to: { path: "^src/libvirt-rpc/" },
   },
   {
-    name: "only-ssh-of-libvirt-rpc-for-xl",
+    name: "only-ways-to-a-host-of-libvirt-rpc-for-xl",
     severity: "error",
     from: { path: "^src/hypervisors/xl/" },
-    to: { path: "^src/libvirt-rpc/", pathNot: "^src/libvirt-rpc/ssh\\.ts$" },
+    to: { path: "^src/libvirt-rpc/", pathNot: "^src/libvirt-rpc/(?:ssh|transports/loopback)\\.ts$" },
   },
   {
     name: "routes-on-top",

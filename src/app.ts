@@ -15,8 +15,10 @@ import { type Metrics, measureRequests } from "./http/metrics.ts";
 import { collectOpenApi, serveOpenApi } from "./http/openapi.ts";
 import { createServer } from "./http/server.ts";
 import { type ReadinessCheck, registerServiceRoutes } from "./http/service-routes.ts";
+import { type HostImageRouteDeps, registerHostImageRoutes } from "./image-cache/host-image-routes.ts";
 import { type ImageRouteDeps, registerImageRoutes } from "./images/image-routes.ts";
 import type { Clock } from "./lib/clock.ts";
+import { registerNetworkRoutes } from "./networks/network-routes.ts";
 import type { KindRegistry } from "./operations/operation-kinds.ts";
 import { registerOperationRoutes } from "./operations/operation-routes.ts";
 import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
@@ -39,6 +41,7 @@ export interface AppDeps {
   readonly feed: EventFeed;
   readonly capabilities: CapabilityRouteDeps;
   readonly hosts: HostRouteDeps;
+  readonly hostImages: HostImageRouteDeps;
   readonly images: ImageRouteDeps;
   readonly volumes: VolumeRouteDeps;
   readonly volumeDownloads: VolumeDownloads;
@@ -66,7 +69,9 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerHostRoutes(api, deps.hosts);
   registerPoolRoutes(api, { db: database });
   registerCapabilityRoutes(api, deps.capabilities);
+  registerHostImageRoutes(api, deps.hostImages);
   registerImageRoutes(api, deps.images);
+  registerNetworkRoutes(api, { db: database, kinds });
   registerSshKeyRoutes(api, { db: database });
   registerVolumeRoutes(api, deps.volumes);
   registerVmRoutes(api, deps.vms);

@@ -18,6 +18,8 @@ export interface Config {
   readonly imageImportAllow: readonly string[];
   readonly maxImageGib: number;
   readonly imageBuildsPerWorker: number;
+  /** How much of a pool copies of images may take that no volume needs. */
+  readonly hostImageCacheGib: number;
   readonly inventorySeconds: number;
   readonly volumeScanSeconds: number;
   readonly orphanGraceSeconds: number;
@@ -87,6 +89,7 @@ const Environment = z.object({
     ),
   DROVER_MAX_IMAGE_GIB: z.coerce.number().int().min(1).max(65_536).default(64),
   DROVER_IMAGE_BUILDS_PER_WORKER: z.coerce.number().int().min(1).max(64).default(1),
+  DROVER_HOST_IMAGE_CACHE_GIB: z.coerce.number().min(0).max(1_048_576).default(100),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
   DROVER_VOLUME_SCAN_SECONDS: seconds(86_400).default(600),
   DROVER_ORPHAN_GRACE_SECONDS: z.coerce.number().int().min(0).max(31_536_000).default(604_800),
@@ -128,6 +131,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     imageImportAllow: env.DROVER_IMAGE_IMPORT_ALLOW,
     maxImageGib: env.DROVER_MAX_IMAGE_GIB,
     imageBuildsPerWorker: env.DROVER_IMAGE_BUILDS_PER_WORKER,
+    hostImageCacheGib: env.DROVER_HOST_IMAGE_CACHE_GIB,
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
     volumeScanSeconds: env.DROVER_VOLUME_SCAN_SECONDS,
     orphanGraceSeconds: env.DROVER_ORPHAN_GRACE_SECONDS,

@@ -23,6 +23,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     feed: {} as AppDeps["feed"],
     hosts: {} as AppDeps["hosts"],
     capabilities: {} as AppDeps["capabilities"],
+    hostImages: {} as AppDeps["hostImages"],
     images: {} as AppDeps["images"],
     volumes: {} as AppDeps["volumes"],
     volumeDownloads: nothing,

@@ -18,6 +18,7 @@ import type { ReadinessCheck } from "./http/service-routes.ts";
 import { type DeclaredGuestType, declaredBy } from "./hypervisors/capabilities.ts";
 import type { HostDriver } from "./hypervisors/hypervisor.ts";
 import { createDrivers, driverForUri } from "./hypervisors/index.ts";
+import { startCacheSweeper } from "./image-cache/cache-sweeper.ts";
 import { type ImportAllowList, parseImportAllowList } from "./images/address-guard.ts";
 import { type BuildTools, SYSTEM_TOOLS } from "./images/build/build-tools.ts";
 import { imageBuildKind } from "./images/build/image-build.ts";
@@ -125,6 +126,7 @@ async function start(
   const { importKind, buildKind } = images;
   const kinds = operationKinds({
     ...{ installationId, images: images.contents, importKind, buildKind, secretBox },
+    imageCacheBytes: imageCacheBytes(config),
     ...(probe === undefined ? {} : { probe }),
   });
   const drivers = createDrivers({ databaseUrl });
@@ -194,6 +196,10 @@ function allowListOf({ imageImportAllow }: Config): ImportAllowList {
   }
 }
 
+function imageCacheBytes({ hostImageCacheGib }: Config): number {
+  return Math.floor(hostImageCacheGib * GIB);
+}
+
 /** The drivers, as hosts look for them: by a URI. */
 function lookUpDrivers(drivers: readonly HostDriver[]): Pick<HostServiceDeps, "driverForUri" | "parseUri"> {
   return {
@@ -239,6 +245,11 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
   ends.push(() => orphans.stop());
   images.collector.start();
   ends.push(() => images.collector.stop());
+  const sweeper = startCacheSweeper({
+    ...{ db, logger, wakes, kinds: hosts.kinds },
+    limitBytes: imageCacheBytes(config),
+  });
+  ends.push(() => sweeper.stop());
   const { leaseSeconds, inventorySeconds, volumeScanSeconds, drainSeconds } = config;
   const worker = startWorker({
     ...{
@@ -287,12 +298,14 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
   const app = await buildApp({
     ...{ logger, database: db, clock: systemClock, metrics, readiness, operations, kinds, feed },
     hosts: { ...hosts, db },
+    hostImages: { db, kinds, limitBytes: imageCacheBytes(config) },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
     volumes: { db, kinds, installationId: hosts.installationId },
     volumeDownloads: createVolumeDownloads(db, reader.stream),
     vms: {
       ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },
+      imageCacheBytes: imageCacheBytes(config),
       consoleLog: createConsoleLogReader(reader.read),
     },
     consoles: { read: reader.read, stream: reader.stream, publicUrl: config.publicUrl },

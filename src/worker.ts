@@ -3,6 +3,7 @@ import { type Listener, openListener } from "./db/listener.ts";
 import { hostKinds } from "./hosts/host-kinds.ts";
 import { startHostOwnership } from "./hosts/host-ownership.ts";
 import type { HostServiceDeps } from "./hosts/host-service.ts";
+import { bringHostImageKind, evictHostImageKind } from "./image-cache/host-image-kinds.ts";
 import type { BuildInput } from "./images/build/image-build.ts";
 import type { ImageContents } from "./images/image-content.ts";
 import type { ImportInput } from "./images/image-import.ts";
@@ -11,10 +12,11 @@ import { toErrorBody } from "./lib/errors.ts";
 import type { InstallationId } from "./lib/ids.ts";
 import type { Log } from "./lib/log.ts";
 import type { SecretBox } from "./lib/secret-box.ts";
+import { networkKinds } from "./networks/network-kinds.ts";
 import type { CrashProbe } from "./operations/crash-points.ts";
 import type { Wakes } from "./operations/operation-channels.ts";
 import { operationError } from "./operations/operation-errors.ts";
-import { anyKind, type OperationKind } from "./operations/operation-kind.ts";
+import { type AnyOperationKind, anyKind, type OperationKind } from "./operations/operation-kind.ts";
 import { createKindRegistry, type KindRegistry } from "./operations/operation-kinds.ts";
 import { createOperationRunner, type RunnerLimits } from "./operations/operation-runner.ts";
 import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
@@ -24,6 +26,7 @@ import { detachDiskKind } from "./vms/disks/detach-disk.ts";
 import { volumeResizeKind } from "./vms/disks/resize-volume.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
 import { vmDeleteKind } from "./vms/vm-delete.ts";
+import { vmNicKinds } from "./vms/vm-nic-kinds.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
 import { volumeCreateKind, volumeDeleteKind } from "./volumes/volume-kinds.ts";
 
@@ -186,6 +189,8 @@ export interface KindDeps {
   readonly importKind: OperationKind<ImportInput>;
   readonly buildKind: OperationKind<BuildInput>;
   readonly secretBox: SecretBox;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
   readonly probe?: CrashProbe;
 }
 
@@ -196,20 +201,28 @@ export function operationKinds({
   importKind,
   buildKind,
   secretBox,
+  imageCacheBytes,
   probe,
 }: KindDeps): KindRegistry {
-  const kinds = [
+  const kinds: AnyOperationKind[] = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
     anyKind(buildKind),
-    anyKind(vmCreateKind({ images, secretBox })),
+    ...networkKinds(),
+    anyKind(bringHostImageKind({ images })),
+    anyKind(evictHostImageKind),
+    anyKind(
+      vmCreateKind({ images, secretBox, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) }),
+    ),
     anyKind(vmDeleteKind),
     anyKind(volumeCreateKind(images)),
     anyKind(volumeDeleteKind),
     anyKind(volumeResizeKind),
     anyKind(attachDiskKind(images)),
     anyKind(detachDiskKind),
+    ...vmNicKinds(),
     ...vmActions.map(({ kind }) => kind),
   ];
-  return createKindRegistry(kinds, probe);
+  const registry = createKindRegistry(kinds, probe);
+  return registry;
 }

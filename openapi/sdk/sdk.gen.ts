@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { AttachVmDiskData, AttachVmDiskErrors, AttachVmDiskResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, CreateVolumeData, CreateVolumeErrors, CreateVolumeResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DeleteVolumeData, DeleteVolumeErrors, DeleteVolumeResponses, DetachVmDiskData, DetachVmDiskErrors, DetachVmDiskResponses, DownloadVolumeData, DownloadVolumeErrors, DownloadVolumeResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, ResizeVolumeData, ResizeVolumeErrors, ResizeVolumeResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { AttachVmDiskData, AttachVmDiskErrors, AttachVmDiskResponses, AttachVmNicData, AttachVmNicErrors, AttachVmNicResponses, BringImageToHostData, BringImageToHostErrors, BringImageToHostResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateNetworkData, CreateNetworkErrors, CreateNetworkResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, CreateVolumeData, CreateVolumeErrors, CreateVolumeResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteNetworkData, DeleteNetworkErrors, DeleteNetworkResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DeleteVolumeData, DeleteVolumeErrors, DeleteVolumeResponses, DetachVmDiskData, DetachVmDiskErrors, DetachVmDiskResponses, DetachVmNicData, DetachVmNicErrors, DetachVmNicResponses, DownloadVolumeData, DownloadVolumeErrors, DownloadVolumeResponses, EvictImageFromHostData, EvictImageFromHostErrors, EvictImageFromHostResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetNetworkData, GetNetworkErrors, GetNetworkResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostImagesData, ListHostImagesErrors, ListHostImagesResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListNetworksData, ListNetworksErrors, ListNetworksResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, RemoveNetworkFromHostData, RemoveNetworkFromHostErrors, RemoveNetworkFromHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, ResizeVolumeData, ResizeVolumeErrors, ResizeVolumeResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateNetworkData, UpdateNetworkErrors, UpdateNetworkResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -178,6 +178,43 @@ export const forgetHost = <ThrowOnError extends boolean = false>(options: Option
 });
 
 /**
+ * List the images that a host keeps
+ *
+ * A VM's disks are made of the copy in its host's pool, which is brought there once. What no volume needs goes when its image is deleted, or when there are more than `DROVER_HOST_IMAGE_CACHE_GIB` in a pool, the least recently used first.
+ */
+export const listHostImages = <ThrowOnError extends boolean = false>(options: Options<ListHostImagesData, ThrowOnError>): RequestResult<ListHostImagesResponses, ListHostImagesErrors, ThrowOnError> => (options.client ?? client).get<ListHostImagesResponses, ListHostImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images',
+    ...options
+});
+
+/**
+ * Bring an image to a host
+ *
+ * Before a VM needs it. One that is there already is left as it is.
+ */
+export const bringImageToHost = <ThrowOnError extends boolean = false>(options: Options<BringImageToHostData, ThrowOnError>): RequestResult<BringImageToHostResponses, BringImageToHostErrors, ThrowOnError> => (options.client ?? client).post<BringImageToHostResponses, BringImageToHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Remove the copy of an image from a host
+ *
+ * `image` is the copy's id, as the list shows it. Refused while volumes need it.
+ */
+export const evictImageFromHost = <ThrowOnError extends boolean = false>(options: Options<EvictImageFromHostData, ThrowOnError>): RequestResult<EvictImageFromHostResponses, EvictImageFromHostErrors, ThrowOnError> => (options.client ?? client).delete<EvictImageFromHostResponses, EvictImageFromHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/hosts/{host}/images/{image}',
+    ...options
+});
+
+/**
  * List the networks that a host has
  */
 export const listHostNetworks = <ThrowOnError extends boolean = false>(options: Options<ListHostNetworksData, ThrowOnError>): RequestResult<ListHostNetworksResponses, ListHostNetworksErrors, ThrowOnError> => (options.client ?? client).get<ListHostNetworksResponses, ListHostNetworksErrors, ThrowOnError>({
@@ -305,6 +342,74 @@ export const uploadImage = <ThrowOnError extends boolean = false>(options: Optio
 export const getImageLog = <ThrowOnError extends boolean = false>(options: Options<GetImageLogData, ThrowOnError>): RequestResult<GetImageLogResponses, GetImageLogErrors, ThrowOnError> => (options.client ?? client).get<GetImageLogResponses, GetImageLogErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],
     url: '/v1/images/{image}/log',
+    ...options
+});
+
+/**
+ * List networks
+ */
+export const listNetworks = <ThrowOnError extends boolean = false>(options?: Options<ListNetworksData, ThrowOnError>): RequestResult<ListNetworksResponses, ListNetworksErrors, ThrowOnError> => (options?.client ?? client).get<ListNetworksResponses, ListNetworksErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks',
+    ...options
+});
+
+/**
+ * Create a network
+ *
+ * Writes the network down. A host gets it with the first VM there that has a NIC in it; no two networks have subnets that overlap, save those on bridges of the hosts.
+ */
+export const createNetwork = <ThrowOnError extends boolean = false>(options: Options<CreateNetworkData, ThrowOnError>): RequestResult<CreateNetworkResponses, CreateNetworkErrors, ThrowOnError> => (options.client ?? client).post<CreateNetworkResponses, CreateNetworkErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete a network
+ *
+ * Takes it off every host that has it, each by an operation `network.withdraw`, and then forgets it. Refused while NICs use it.
+ */
+export const deleteNetwork = <ThrowOnError extends boolean = false>(options: Options<DeleteNetworkData, ThrowOnError>): RequestResult<DeleteNetworkResponses, DeleteNetworkErrors, ThrowOnError> => (options.client ?? client).delete<DeleteNetworkResponses, DeleteNetworkErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks/{network}',
+    ...options
+});
+
+/**
+ * Get a network
+ */
+export const getNetwork = <ThrowOnError extends boolean = false>(options: Options<GetNetworkData, ThrowOnError>): RequestResult<GetNetworkResponses, GetNetworkErrors, ThrowOnError> => (options.client ?? client).get<GetNetworkResponses, GetNetworkErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks/{network}',
+    ...options
+});
+
+/**
+ * Change a network's labels
+ */
+export const updateNetwork = <ThrowOnError extends boolean = false>(options: Options<UpdateNetworkData, ThrowOnError>): RequestResult<UpdateNetworkResponses, UpdateNetworkErrors, ThrowOnError> => (options.client ?? client).patch<UpdateNetworkResponses, UpdateNetworkErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks/{network}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Take a network off a host
+ *
+ * Removes it from a host where no VM uses it any more. The next VM there that needs it has it made anew.
+ */
+export const removeNetworkFromHost = <ThrowOnError extends boolean = false>(options: Options<RemoveNetworkFromHostData, ThrowOnError>): RequestResult<RemoveNetworkFromHostResponses, RemoveNetworkFromHostErrors, ThrowOnError> => (options.client ?? client).delete<RemoveNetworkFromHostResponses, RemoveNetworkFromHostErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/networks/{network}/hosts/{host}',
     ...options
 });
 
@@ -571,6 +676,32 @@ export const attachVmDisk = <ThrowOnError extends boolean = false>(options: Opti
 export const detachVmDisk = <ThrowOnError extends boolean = false>(options: Options<DetachVmDiskData, ThrowOnError>): RequestResult<DetachVmDiskResponses, DetachVmDiskErrors, ThrowOnError> => (options.client ?? client).delete<DetachVmDiskResponses, DetachVmDiskErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],
     url: '/v1/vms/{vm}/disks/{disk}',
+    ...options
+});
+
+/**
+ * Add a NIC to a VM
+ *
+ * Plugs it into a VM that runs or is paused, where its host can (`nicHotplug`); one that is off has it at its next start. Its addresses are reserved at once.
+ */
+export const attachVmNic = <ThrowOnError extends boolean = false>(options: Options<AttachVmNicData, ThrowOnError>): RequestResult<AttachVmNicResponses, AttachVmNicErrors, ThrowOnError> => (options.client ?? client).post<AttachVmNicResponses, AttachVmNicErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/nics',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Take a NIC out of a VM
+ *
+ * Takes it out of a VM that is on, where its host can (`nicHotplug`) and its guest lets it go, and out of its definition. Its addresses are free afterwards.
+ */
+export const detachVmNic = <ThrowOnError extends boolean = false>(options: Options<DetachVmNicData, ThrowOnError>): RequestResult<DetachVmNicResponses, DetachVmNicErrors, ThrowOnError> => (options.client ?? client).delete<DetachVmNicResponses, DetachVmNicErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/nics/{nic}',
     ...options
 });
 

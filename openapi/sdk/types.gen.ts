@@ -27,12 +27,43 @@ export type AttachDiskBody = {
     deletePolicy?: DeletePolicy;
 };
 
+export type AttachVmNicBody = {
+    name: string;
+    /**
+     * Id or name of a network of the project; where the project has none of this name, a network that the host has by itself. `host:<name>` is always one of the host's.
+     */
+    network: string & string;
+    /**
+     * Without: one is made.
+     */
+    macAddress?: string;
+    /**
+     * In a network of the project with an IPv4 subnet. Without: the first that is free.
+     */
+    ipv4Address?: string;
+    /**
+     * Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).
+     */
+    allowSpoofing?: boolean;
+};
+
+export type BringImageBody = {
+    /**
+     * Id of an image of any project.
+     */
+    image: string;
+    /**
+     * Name of a pool of the host that holds files.
+     */
+    pool: string;
+};
+
 export type CapabilityTable = {
     /**
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events';
         description: string;
     }>;
     /**
@@ -116,6 +147,29 @@ export type CreateImage = {
     } | DebootstrapSource;
 };
 
+export type CreateNetworkBody = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    labels?: Labels;
+    kind: NetworkKind;
+    ipv4?: NewNetworkIpv4;
+    ipv6?: NewNetworkIpv6;
+    /**
+     * The hosts' bridge, for kind `bridged` alone.
+     */
+    bridge?: string;
+    /**
+     * The tag on the bridge, for kind `bridged` alone; it must be an Open vSwitch bridge then.
+     */
+    vlan?: number;
+    /**
+     * Labels that a host must have; without: every host may have it.
+     */
+    hostLabels?: Labels;
+};
+
 export type CreateSshKey = {
     /**
      * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
@@ -188,7 +242,7 @@ export type DebootstrapSource = {
      */
     suite: string;
     /**
-     * A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the suite itself. Without: the mirror of the control plane's own apt, else deb.debian.org, with the suite's updates and security updates.
+     * A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the suite itself. Without: the mirror of the control plane's own apt, else Debian's own, with the suite's updates and security updates.
      */
     mirror?: string;
     /**
@@ -213,7 +267,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
 };
 
 /**
@@ -230,7 +284,7 @@ export type ErrorBody = {
     };
 };
 
-export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'image_build_failed' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'guest_did_not_let_go' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
+export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'addresses_exhausted' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'image_build_failed' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'guest_did_not_let_go' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
 
 /**
  * A fact: what changed, when, by which operation.
@@ -271,10 +325,10 @@ export type EventSubject = {
 };
 
 /**
- * Boots by firmware: from the first disk, without disks from the network.
+ * Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the network. `uefi`: the same on KVM, by UEFI without secure boot; its variables are kept on the host as long as the VM. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has `/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv or pvh, else `bios`.
  */
 export type FirmwareBoot = {
-    firmware: 'bios';
+    firmware: 'bios' | 'uefi' | 'pvgrub';
 };
 
 export type ForgetHostBody = {
@@ -354,6 +408,44 @@ export type HostDomain = {
 
 export type HostDomainList = {
     items: Array<HostDomain>;
+};
+
+/**
+ * The copy of an image's content in a pool of a host.
+ */
+export type HostImage = {
+    id: string;
+    pool: string;
+    sha256: string;
+    format: 'raw' | 'qcow2';
+    sizeBytes: number;
+    /**
+     * `ready`: VMs are made of it. `filling` and `evicting`: see `operation`. `absent`: it did not come (`error`), or was given up.
+     */
+    state: 'absent' | 'filling' | 'ready' | 'evicting';
+    /**
+     * How much of it has arrived for certain.
+     */
+    filledBytes: number;
+    /**
+     * Volumes that are being made of it, or read from it for as long as they exist. With any, it stays.
+     */
+    volumeCount: number;
+    /**
+     * What fills or evicts it, or did so last.
+     */
+    operation: string | null;
+    error: ErrorBody | null;
+    lastUsedAt: string;
+};
+
+export type HostImageAnswer = {
+    hostImage: HostImage;
+    operation: Operation;
+};
+
+export type HostImageList = {
+    items: Array<HostImage>;
 };
 
 export type HostNetwork = {
@@ -476,7 +568,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
         }>;
     } | null;
     /**
@@ -628,6 +720,72 @@ export type LabelsPatch = {
 };
 
 /**
+ * A network of a project; on a host it is made with the first VM there.
+ */
+export type Network = {
+    id: string;
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    project: string;
+    labels: Labels;
+    /**
+     * Revision of the labels; the ETag.
+     */
+    generation: number;
+    createdAt: string;
+    updatedAt: string;
+    kind: NetworkKind;
+    ipv4: NetworkIpv4;
+    ipv6: NetworkIpv6;
+    bridge: string | null;
+    vlan: number | null;
+    hostLabels: Labels | null;
+    state: 'ready' | 'deleting';
+    /**
+     * Hosts that it was made on, or is about to be.
+     */
+    hosts: Array<string>;
+    /**
+     * Addresses that VMs have, whatever their power.
+     */
+    addressesReserved: number;
+};
+
+export type NetworkAnswer = {
+    network: Network;
+    operation: Operation;
+};
+
+export type NetworkIpv4 = {
+    cidr: string;
+    gateway: string | null;
+    range: {
+        start: string;
+        end: string;
+    };
+} | null;
+
+export type NetworkIpv6 = {
+    cidr: string;
+    gateway: string | null;
+} | null;
+
+/**
+ * `nat` reaches outside by the host's address; `routed` by its own, which the world around must route to the host; `isolated` stays among the VMs of one host; `bridged` is a bridge that the hosts have.
+ */
+export type NetworkKind = 'nat' | 'isolated' | 'routed' | 'bridged';
+
+export type NetworkPage = {
+    items: Array<Network>;
+    /**
+     * Present when there is another page.
+     */
+    nextPageToken?: string;
+};
+
+/**
  * What the guest's cloud-init is told, on a small read-only CD-ROM of its own (data source NoCloud). `userData` goes there as it is. The rest becomes meta-data (host name, sshKeys) and vendor-data (users), over which user-data has the last word by cloud-init's own rules; where a cloud-config would silently undo a field that is given here, the request is refused. Into scripts and MIME messages nobody looks. An empty object gives a host name.
  */
 export type NewCloudInit = {
@@ -663,6 +821,28 @@ export type NewCloudInitUser = {
      * May become root without a password.
      */
     sudo?: boolean;
+};
+
+export type NewNetworkIpv4 = {
+    cidr: string;
+    /**
+     * The host's own address in it: the subnet's first without. For a bridge the router's, if there is one.
+     */
+    gateway?: string;
+    /**
+     * The addresses that VMs get: all of the subnet without. The gateway is never given to one.
+     */
+    range?: {
+        start: string;
+        end: string;
+    };
+};
+
+/**
+ * The host has the subnet's first address and announces the subnet; a guest's address follows from its MAC address.
+ */
+export type NewNetworkIpv6 = {
+    cidr: string;
 };
 
 export type NewVmSpec = {
@@ -817,6 +997,13 @@ export type PatchHostBody = {
  * Only labels can be changed: the name and the content are for good.
  */
 export type PatchImage = {
+    labels?: LabelsPatch;
+};
+
+/**
+ * Only labels can be changed: VMs hang on the rest.
+ */
+export type PatchNetworkBody = {
     labels?: LabelsPatch;
 };
 
@@ -1075,6 +1262,15 @@ export type Vm = {
     status: VmStatus;
 };
 
+export type VmAddress = {
+    address: string;
+    nic: string;
+    /**
+     * Who told of it: the host's DHCP (`lease`), the agent in the guest, the host's ARP table. `static`: it is the NIC's, but was not seen in use yet.
+     */
+    source: 'lease' | 'agent' | 'arp' | 'static';
+};
+
 export type VmAnswer = {
     vm: Vm;
     operation: Operation;
@@ -1108,13 +1304,35 @@ export type VmDiskAnswer = {
 export type VmNic = {
     name: string;
     /**
-     * A network of the host.
+     * Id or name of a network of the project; where the project has none of this name, a network that the host has by itself. `host:<name>` is always one of the host's.
      */
     network: string & string;
     /**
      * Without: one is made.
      */
     macAddress?: string;
+    /**
+     * In a network of the project with an IPv4 subnet. Without: the first that is free.
+     */
+    ipv4Address?: string;
+    /**
+     * Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).
+     */
+    allowSpoofing?: boolean;
+};
+
+export type VmNicStatus = {
+    name: string;
+    network: string;
+    /**
+     * Null for a network that the host has by itself.
+     */
+    networkId: string | null;
+    macAddress: string;
+    /**
+     * Addresses that it has in the project's network, from create to delete.
+     */
+    addresses: Array<string>;
 };
 
 export type VmPage = {
@@ -1131,7 +1349,7 @@ export type VmPlacement = {
      */
     host?: string;
     /**
-     * The pool for its volumes; `default` without, where there is one.
+     * The pool for its volumes; `default` without, where there is one. An LVM volume group of a Xen host has to be named, and takes no kernel.
      */
     pool?: string;
 };
@@ -1220,7 +1438,11 @@ export type VmStatus = {
      * The generation that the host's definition has.
      */
     observedGeneration: number | null;
-    addresses: Array<string>;
+    /**
+     * Its NICs as they were made, in the order in which the guest sees them.
+     */
+    nics: Array<VmNicStatus>;
+    addresses: Array<VmAddress>;
     conditions: Array<Condition>;
     /**
      * The actions that would do something now.
@@ -2150,6 +2372,212 @@ export type ForgetHostResponses = {
 
 export type ForgetHostResponse = ForgetHostResponses[keyof ForgetHostResponses];
 
+export type ListHostImagesData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: never;
+    url: '/v1/hosts/{host}/images';
+};
+
+export type ListHostImagesErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListHostImagesError = ListHostImagesErrors[keyof ListHostImagesErrors];
+
+export type ListHostImagesResponses = {
+    /**
+     * OK
+     */
+    200: HostImageList;
+};
+
+export type ListHostImagesResponse = ListHostImagesResponses[keyof ListHostImagesResponses];
+
+export type BringImageToHostData = {
+    body: BringImageBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts/{host}/images';
+};
+
+export type BringImageToHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `image_not_ready`: The image is not ready. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type BringImageToHostError = BringImageToHostErrors[keyof BringImageToHostErrors];
+
+export type BringImageToHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostImageAnswer;
+};
+
+export type BringImageToHostResponse = BringImageToHostResponses[keyof BringImageToHostResponses];
+
+export type EvictImageFromHostData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+        /**
+         * Id or name of the image.
+         */
+        image: string;
+    };
+    query?: {
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/hosts/{host}/images/{image}';
+};
+
+export type EvictImageFromHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use. `invalid_state`: The state does not allow this.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type EvictImageFromHostError = EvictImageFromHostErrors[keyof EvictImageFromHostErrors];
+
+export type EvictImageFromHostResponses = {
+    /**
+     * Accepted
+     */
+    202: HostImageAnswer;
+};
+
+export type EvictImageFromHostResponse = EvictImageFromHostResponses[keyof EvictImageFromHostResponses];
+
 export type ListHostNetworksData = {
     body?: never;
     path: {
@@ -2948,6 +3376,461 @@ export type GetImageLogResponses = {
 };
 
 export type GetImageLogResponse = GetImageLogResponses[keyof GetImageLogResponses];
+
+export type ListNetworksData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Items on a page, moved into 1 to 500; 50 without.
+         */
+        pageSize?: number;
+        /**
+         * `nextPageToken` of the page before, with the same filters and order.
+         */
+        pageToken?: string;
+        /**
+         * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+         */
+        name?: string;
+        kind?: NetworkKind;
+        /**
+         * Conditions on labels, such as `role=web,tier!=db,env in (a,b),!legacy,owner`; all must hold.
+         */
+        labelSelector?: string;
+        /**
+         * A field; with `-` before it in descending order. Without it `name`.
+         */
+        orderBy?: 'name' | '-name' | 'createdAt' | '-createdAt';
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/networks';
+};
+
+export type ListNetworksErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ListNetworksError = ListNetworksErrors[keyof ListNetworksErrors];
+
+export type ListNetworksResponses = {
+    /**
+     * OK
+     */
+    200: NetworkPage;
+};
+
+export type ListNetworksResponse = ListNetworksResponses[keyof ListNetworksResponses];
+
+export type CreateNetworkData = {
+    body: CreateNetworkBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/networks';
+};
+
+export type CreateNetworkErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken. `conflict`: The request conflicts with another one. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CreateNetworkError = CreateNetworkErrors[keyof CreateNetworkErrors];
+
+export type CreateNetworkResponses = {
+    /**
+     * Created
+     */
+    201: Network;
+};
+
+export type CreateNetworkResponse = CreateNetworkResponses[keyof CreateNetworkResponses];
+
+export type DeleteNetworkData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the network.
+         */
+        network: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/networks/{network}';
+};
+
+export type DeleteNetworkErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteNetworkError = DeleteNetworkErrors[keyof DeleteNetworkErrors];
+
+export type DeleteNetworkResponses = {
+    /**
+     * Accepted
+     */
+    202: NetworkAnswer;
+};
+
+export type DeleteNetworkResponse = DeleteNetworkResponses[keyof DeleteNetworkResponses];
+
+export type GetNetworkData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the network.
+         */
+        network: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/networks/{network}';
+};
+
+export type GetNetworkErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type GetNetworkError = GetNetworkErrors[keyof GetNetworkErrors];
+
+export type GetNetworkResponses = {
+    /**
+     * OK
+     */
+    200: Network;
+};
+
+export type GetNetworkResponse = GetNetworkResponses[keyof GetNetworkResponses];
+
+export type UpdateNetworkData = {
+    body?: PatchNetworkBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the network.
+         */
+        network: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/networks/{network}';
+};
+
+export type UpdateNetworkErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type UpdateNetworkError = UpdateNetworkErrors[keyof UpdateNetworkErrors];
+
+export type UpdateNetworkResponses = {
+    /**
+     * OK
+     */
+    200: Network;
+};
+
+export type UpdateNetworkResponse = UpdateNetworkResponses[keyof UpdateNetworkResponses];
+
+export type RemoveNetworkFromHostData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the network.
+         */
+        network: string;
+        /**
+         * Id or name of the host.
+         */
+        host: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/networks/{network}/hosts/{host}';
+};
+
+export type RemoveNetworkFromHostErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type RemoveNetworkFromHostError = RemoveNetworkFromHostErrors[keyof RemoveNetworkFromHostErrors];
+
+export type RemoveNetworkFromHostResponses = {
+    /**
+     * Accepted
+     */
+    202: NetworkAnswer;
+};
+
+export type RemoveNetworkFromHostResponse = RemoveNetworkFromHostResponses[keyof RemoveNetworkFromHostResponses];
 
 export type ListOperationsData = {
     body?: never;
@@ -4624,6 +5507,184 @@ export type DetachVmDiskResponses = {
 };
 
 export type DetachVmDiskResponse = DetachVmDiskResponses[keyof DetachVmDiskResponses];
+
+export type AttachVmNicData = {
+    body: AttachVmNicBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/nics';
+};
+
+export type AttachVmNicErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `name_taken`: The name is taken. `already_exists`: It already exists. `addresses_exhausted`: The network has no address left. `capability_unsupported`: This is not supported here. `conflict`: The request conflicts with another one. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type AttachVmNicError = AttachVmNicErrors[keyof AttachVmNicErrors];
+
+export type AttachVmNicResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type AttachVmNicResponse = AttachVmNicResponses[keyof AttachVmNicResponses];
+
+export type DetachVmNicData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+        /**
+         * Name of the NIC.
+         */
+        nic: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/nics/{nic}';
+};
+
+export type DetachVmNicErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DetachVmNicError = DetachVmNicErrors[keyof DetachVmNicErrors];
+
+export type DetachVmNicResponses = {
+    /**
+     * Accepted
+     */
+    202: VmAnswer;
+};
+
+export type DetachVmNicResponse = DetachVmNicResponses[keyof DetachVmNicResponses];
 
 export type PauseVmData = {
     body?: PauseVmBody;

@@ -61,10 +61,13 @@ function modelsOf(prisma: PrismaClient): Models {
   const { installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation } = prisma;
   const { vmNic, vmImage, vmSeed, volume, image, sshKey, observedDomain, operation, operationSubject } =
     prisma;
-  const { operationStep, event, idempotencyKey, consoleTicket } = prisma;
+  const { operationStep, event, idempotencyKey, consoleTicket, network, networkHost, networkAddress } =
+    prisma;
+  const { hostImage, hostImageUse } = prisma;
   return {
     ...{ installation, project, apiToken, worker, host, hostNetwork, hostPool, vm, reservation },
     ...{ vmNic, vmImage, vmSeed, volume, image, sshKey, observedDomain, operation, operationSubject },
-    ...{ operationStep, event, idempotencyKey, consoleTicket },
+    ...{ operationStep, event, idempotencyKey, consoleTicket, network, networkHost, networkAddress },
+    ...{ hostImage, hostImageUse },
   };
 }

@@ -15,6 +15,12 @@ export function foreignKeyViolation(error: unknown): string | null {
   return sqlState === "23503" || sqlState === "23001" ? (constraint ?? "") : null;
 }
 
+/** The name of the exclusion constraint that a write violated, or null. */
+export function exclusionViolation(error: unknown): string | null {
+  const { sqlState, constraint } = databaseFault(error);
+  return sqlState === "23P01" ? (constraint ?? "") : null;
+}
+
 /** True when the same transaction, run again from its start, may succeed: it lost against a concurrent one. */
 export function isSerializationConflict(error: unknown): boolean {
   const { sqlState, codes } = databaseFault(error);

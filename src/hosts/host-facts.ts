@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { CAPABILITIES, HypervisorError } from "../hypervisors/hypervisor.ts";
+import { parseIp } from "../lib/ip-address.ts";
 
 /** The schemas that a driver's answers must pass before the inventory believes them. */
 
@@ -63,6 +64,15 @@ export const HostInventorySchema = z.object({
     }),
   ),
   memoryFreeMib: size.nullable(),
+  addresses: z
+    .array(
+      z.object({
+        macAddress: z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/),
+        address: z.string().refine((value) => parseIp(value) !== null),
+        source: z.enum(["lease", "agent", "arp"]),
+      }),
+    )
+    .optional(),
 });
 
 /** Checks what a driver gave. Throws HypervisorError `failed` that names the field, so that a driver's bug shows as one. */

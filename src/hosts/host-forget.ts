@@ -9,6 +9,7 @@ import {
   deleteHostRow,
   deleteHostVms,
   findHost,
+  hostImageIdsOn,
   lockHost,
   vmsOnHost,
   volumeIdsOnHost,
@@ -61,6 +62,7 @@ async function lockWithOperations(
     )),
     ...(await lockUnfinished(tx, "volume", await volumeIdsOnHost(tx, found.id))),
     ...(await lockUnfinished(tx, "host", [found.id])),
+    ...(await lockUnfinished(tx, "hostImage", await hostImageIdsOn(tx, found.id))),
   ];
   const host = await lockHost(tx, found.id);
   if (host === null) throw noSuchHost(idOrName);

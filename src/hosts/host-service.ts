@@ -23,6 +23,7 @@ import type { Credentials, PatchHostBody, RegisterHostBody } from "./host-schema
 import {
   deleteHostRow,
   findHost,
+  hostImageIdsOn,
   hostOfMachine,
   insertHost,
   lockHost,
@@ -304,14 +305,25 @@ export async function deleteHost(
   ifMatch: IfMatch | null,
 ): Promise<void> {
   const { id } = await requireHost(tx, idOrName);
-  const unfinished = await lockUnfinished(tx, "host", [id]);
+  const unfinished = [
+    ...(await lockUnfinished(tx, "host", [id])),
+    ...(await lockUnfinished(tx, "hostImage", await hostImageIdsOn(tx, id))),
+  ];
   const host = await requireLocked(tx, id, ifMatch);
   const why = new DroverError("cancelled", `The host "${host.name}" was deleted.`);
   await endLocked(tx, kinds, unfinished, { state: "cancelled", error: why, undone: true });
   try {
     await deleteHostRow(tx, host.id);
   } catch (error) {
-    if (foreignKeyViolation(error) === null) throw error;
+    const key = foreignKeyViolation(error);
+    if (key === null) throw error;
+    if (key.startsWith("network_host")) {
+      throw new DroverError(
+        "in_use",
+        `Networks are still on host "${host.name}". Take them off with DELETE /v1/networks/{network}/hosts/${host.name}, or delete them; GET /v1/hosts/${host.name}/networks shows them.`,
+        { cause: error },
+      );
+    }
     throw new DroverError(
       "in_use",
       `VMs or volumes are still on host "${host.name}". Delete them first; if the host is dead for good, POST /v1/hosts/${host.name}/forget gives them up.`,

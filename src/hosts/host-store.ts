@@ -213,7 +213,16 @@ export async function volumeIdsOnHost(db: Sql, id: HostId): Promise<readonly str
   return rows.map((row) => row.id);
 }
 
-/** Removes the VMs of a host with their volumes from the inventory, and says which they were. */
+/** The copies of images that a host has: what fills and evicts them has them as subjects. */
+export async function hostImageIdsOn(db: Sql, id: HostId): Promise<string[]> {
+  const rows = await db.$queryRaw<{ id: string }[]>`SELECT id FROM host_image WHERE host_id = ${id}::uuid`;
+  return rows.map((row) => row.id);
+}
+
+/**
+ * Removes the VMs of a host with their volumes from the inventory, and says which they were. That it has networks is
+ * forgotten too.
+ */
 export async function deleteHostVms(
   tx: Tx,
   id: HostId,
@@ -221,6 +230,7 @@ export async function deleteHostVms(
   const vms = await vmsOnHost(tx, id);
   await tx.$executeRaw`DELETE FROM volume WHERE host_id = ${id}::uuid`;
   await tx.$executeRaw`DELETE FROM vm WHERE host_id = ${id}::uuid`;
+  await tx.$executeRaw`DELETE FROM network_host WHERE host_id = ${id}::uuid`;
   return vms;
 }
 

@@ -27,6 +27,7 @@ export const PROBLEMS: Readonly<Record<ErrorCode, { readonly status: number; rea
   idempotency_key_reused: { status: 422, title: "The idempotency key belongs to another request" },
   idempotency_key_in_progress: { status: 409, title: "The first request with this key is not answered yet" },
   no_placement: { status: 409, title: "No host can take the VM" },
+  addresses_exhausted: { status: 409, title: "The network has no address left" },
   capability_unsupported: { status: 409, title: "This is not supported here" },
   host_unreachable: { status: 503, title: "The host does not answer" },
   host_key_unknown: { status: 409, title: "The host's key is not known" },

@@ -54,6 +54,7 @@ export const TAGS = [
   "Hosts",
   "Images",
   "Volumes",
+  "Networks",
   "SSH keys",
   "Operations",
   "Events",

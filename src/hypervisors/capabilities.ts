@@ -2,6 +2,7 @@ import {
   CAPABILITIES,
   type Capability,
   type DriverName,
+  type Firmware,
   GUEST_TYPES,
   type GuestType,
   type HostDriver,
@@ -27,8 +28,23 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   volumeDownload: "give out the content of volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
+  firmwareUefi: "boot from a disk by UEFI",
+  firmwarePvgrub: "boot from a disk by GRUB for Xen, inside the guest",
+  networks: "make networks, give addresses out by DHCP, and remove networks",
+  nicHotplug: "plug network interfaces in and out while the guest runs",
   events: "the host tells of changes by itself",
 };
+
+const BY_FIRMWARE: Readonly<Record<Firmware, Capability>> = {
+  bios: "firmwareBios",
+  uefi: "firmwareUefi",
+  pvgrub: "firmwarePvgrub",
+};
+
+/** The ability that booting by a firmware takes; null: a kernel is given. */
+export function bootCapability(firmware: Firmware | null): Capability {
+  return firmware === null ? "directKernel" : BY_FIRMWARE[firmware];
+}
 
 /** What a driver declares for one kind of guest. */
 export interface DeclaredGuestType {

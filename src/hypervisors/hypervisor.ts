@@ -1,5 +1,12 @@
-import type { Duplex, Readable } from "node:stream";
+import type { Duplex } from "node:stream";
 import type { InstallationId, VmId } from "../lib/ids.ts";
+import type { Call } from "./call.ts";
+import type { DomainNic, NetworkAbility, NicAbility, SeenAddress } from "./network-ability.ts";
+import type { VolumeAbility, VolumeDownload, VolumeFormat, VolumeRef } from "./volume-ability.ts";
+
+export type { Call } from "./call.ts";
+export type * from "./network-ability.ts";
+export type * from "./volume-ability.ts";
 
 /**
  * The contract between Drover and a hypervisor. A driver turns a host's URI into a connection; a connection has
@@ -15,6 +22,12 @@ export const HYPERVISORS = ["kvm", "xen"] as const;
 export type Hypervisor = (typeof HYPERVISORS)[number];
 export const GUEST_TYPES = ["hvm", "pvh", "pv"] as const;
 export type GuestType = (typeof GUEST_TYPES)[number];
+/**
+ * What finds a guest's kernel where none is given: a BIOS, or GRUB for Xen (pvgrub), which runs inside a pv or pvh guest
+ * in the BIOS's place.
+ */
+export const FIRMWARES = ["bios", "uefi", "pvgrub"] as const;
+export type Firmware = (typeof FIRMWARES)[number];
 export type DriverName = "libvirt" | "xl" | "sim";
 export type Accelerator = "auto" | "kvm" | "tcg";
 
@@ -39,6 +52,10 @@ export const CAPABILITIES = [
   "volumeDownload",
   "directKernel",
   "firmwareBios",
+  "firmwareUefi",
+  "firmwarePvgrub",
+  "networks",
+  "nicHotplug",
   "events",
 ] as const;
 export type Capability = (typeof CAPABILITIES)[number];
@@ -87,19 +104,6 @@ export class HypervisorError extends Error {
     this.retryable = options.retryable ?? RETRYABLE.has(reason);
     this.details = options.details;
   }
-}
-
-/** What comes with every call to a host. */
-export interface Call {
-  /** Ends the wait for the call; what was sent may still happen. */
-  readonly signal: AbortSignal;
-  /** Our own limit for one request to the host, in milliseconds. */
-  readonly timeoutMs: number;
-  /**
-   * Called in the same tick as the write to the host; throws when the caller has lost the right to change it
-   * (its lease is over). A driver calls it before each request that can change the host.
-   */
-  readonly beforeSend: () => void;
 }
 
 /** Credentials of a host, decrypted for the connection only. */
@@ -200,6 +204,8 @@ export interface HostConnection {
    * destroying the stream ends it. No such volume: `not-found`.
    */
   readonly downloadVolume?: (ref: VolumeRef, call: Call) => Promise<VolumeDownload>;
+  readonly networks?: NetworkAbility;
+  readonly nics?: NicAbility;
   readonly consoleLog?: ConsoleLogAbility;
   /**
    * Opens a running or paused guest's serial console: what the guest writes from now on, and what it is to read. One
@@ -221,30 +227,6 @@ export interface HostConnection {
   readonly takeScreenshot?: (uuid: string, call: Call) => Promise<Uint8Array>;
 }
 
-/** A pool that the host does not have rejects with `not-found`, one without room with `storage-full`. */
-export interface VolumeAbility {
-  /** The volume, or null when the pool has none of this name. Refreshes nothing by itself. */
-  observeVolume(ref: VolumeRef, call: Call): Promise<ObservedVolume | null>;
-  /** Makes an empty volume. One of this name that is there already is left as it is. */
-  createVolume(spec: VolumeSpec, call: Call): Promise<ObservedVolume>;
-  /**
-   * Writes the volume's content from its beginning; `sizeBytes` is what the source will give, and another amount
-   * rejects. The call's time limit is for each answer of the host, not for the source. No such volume: `not-found`.
-   */
-  uploadVolume(
-    ref: VolumeRef,
-    source: AsyncIterable<Uint8Array>,
-    sizeBytes: number,
-    call: Call,
-  ): Promise<void>;
-  /** Grows the volume to this capacity; never shrinks it. No such volume: `not-found`. */
-  growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void>;
-  /** Deletes the volume. None: fine. */
-  deleteVolume(ref: VolumeRef, call: Call): Promise<void>;
-  /** Names of all volumes in the pool that start with the prefix, read anew from the pool. */
-  listVolumes(pool: string, prefix: string, call: Call): Promise<readonly ObservedVolume[]>;
-}
-
 /**
  * Disks of a running or paused guest, and of its definition with it. A disk is known by its volume. One that is off:
  * `invalid-state`, for then it is defined anew.
@@ -261,12 +243,6 @@ export interface DiskHotplugAbility {
   growDisk(uuid: string, disk: DomainDisk, capacityBytes: number, call: Call): Promise<void>;
 }
 
-export interface VolumeDownload {
-  /** How much comes. */
-  readonly sizeBytes: number;
-  readonly content: Readable;
-}
-
 export interface ConsoleLogAbility {
   /** The last bytes of the serial console's log; empty when the guest has written nothing yet. */
   readConsoleLog(domain: DomainRef, maxBytes: number, call: Call): Promise<Uint8Array>;
@@ -281,24 +257,6 @@ export interface DomainRef {
   readonly pool: string;
 }
 
-export interface VolumeRef {
-  readonly pool: string;
-  readonly name: string;
-}
-
-export type VolumeFormat = "raw" | "qcow2";
-
-export interface VolumeSpec extends VolumeRef {
-  readonly format: VolumeFormat;
-  readonly capacityBytes: number;
-}
-
-export interface ObservedVolume extends VolumeRef {
-  readonly path: string;
-  readonly capacityBytes: number;
-  readonly allocationBytes: number;
-}
-
 /** All that a driver needs to define a guest. Everything is resolved: no defaults are chosen below this line. */
 export interface DomainSpec {
   readonly uuid: VmId;
@@ -309,7 +267,7 @@ export interface DomainSpec {
   readonly cpuCount: number;
   readonly memoryMib: number;
   readonly boot:
-    | { readonly kind: "firmware"; readonly firmware: "bios" }
+    | { readonly kind: "firmware"; readonly firmware: Firmware }
     | {
         readonly kind: "kernel";
         readonly kernel: VolumeRef;
@@ -332,12 +290,6 @@ export interface DomainDisk {
   readonly kind: "disk" | "cdrom";
   readonly volume: VolumeRef;
   readonly format: VolumeFormat;
-}
-
-export interface DomainNic {
-  readonly name: string;
-  readonly network: string;
-  readonly macAddress: string;
 }
 
 export interface HostFacts {
@@ -377,6 +329,8 @@ export interface HostInventory {
   readonly networks: readonly ObservedNetwork[];
   readonly pools: readonly ObservedPool[];
   readonly memoryFreeMib: number | null;
+  /** IP addresses that were seen behind MAC addresses; absent where the driver sees none. */
+  readonly addresses?: readonly SeenAddress[] | undefined;
 }
 
 export interface ObservedDomain {

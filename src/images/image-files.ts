@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { createReadStream, renameSync } from "node:fs";
-import { mkdir, open, stat } from "node:fs/promises";
+import { renameSync } from "node:fs";
+import { type FileHandle, mkdir, open, stat } from "node:fs/promises";
 import path from "node:path";
 import { DroverError } from "../lib/errors.ts";
 import {
@@ -21,6 +21,8 @@ import { type ReceivedFile, type ReceiveOptions, receiveFile } from "./incoming-
 export interface ImageFiles {
   /** Receives a stream into a new incoming file. `label` becomes a part of its name. */
   receive(label: string, options: Omit<ReceiveOptions, "file" | "reserveBytes">): Promise<ReceivedFile>;
+  /** A path for a new incoming file, which is the caller's to write and remove. */
+  newPath(label: string): string;
   /**
    * Gives a received file its place among the contents; one that is there already is kept. The incoming name stays,
    * so that a transaction that runs again finds it: `discard` it afterwards.
@@ -37,7 +39,10 @@ export interface ImageFiles {
   withdraw(sha256: string): string | null;
   /** Size of a content in bytes, or null when there is none. */
   sizeOf(sha256: string): Promise<number | null>;
-  /** Reads a content from its beginning. It stays readable to its end even when it is removed meanwhile. */
+  /**
+   * Reads a content from its beginning. It stays readable to its end even when it is removed meanwhile. A chunk is
+   * overwritten when six more have been asked for: who keeps it longer copies it.
+   */
   read(sha256: string): AsyncIterable<Uint8Array>;
   /** The path of a content, for programs that take one. */
   pathOf(sha256: string): string;
@@ -56,14 +61,17 @@ export interface ImageFilesOptions {
 
 const DIGEST = /^[0-9a-f]{64}$/;
 const READ_CHUNK_BYTES = 1024 * 1024;
+/** What is read is kept in these many chunks by turns: a buffer of its own for each would be most of a transfer's work. */
+const READ_CHUNKS = 8;
 
 export function createImageFiles({ directory, reserveBytes }: ImageFilesOptions): ImageFiles {
   const incoming = path.join(directory, INCOMING);
   const contents = path.join(directory, CONTENTS);
   const pathOf = (sha256: string) => contentPath(contents, sha256);
+  const newPath = (label: string) => path.join(incoming, `${label}.${randomUUID()}`);
   return {
-    receive: (label, options) =>
-      receiveFile({ ...options, reserveBytes, file: path.join(incoming, `${label}.${randomUUID()}`) }),
+    receive: (label, options) => receiveFile({ ...options, reserveBytes, file: newPath(label) }),
+    newPath,
     place: (received) => place(received, pathOf(received.sha256)),
     discard: removeFile,
     async discardLabelled(label) {
@@ -128,8 +136,28 @@ async function sizeOf(file: string): Promise<number | null> {
 
 /** Opens the file only when it is read, so that a content that nobody reads holds nothing open. */
 async function* readContent(file: string): AsyncGenerator<Uint8Array> {
-  for await (const chunk of createReadStream(file, { highWaterMark: READ_CHUNK_BYTES }))
-    yield chunk as Uint8Array;
+  const handle = await open(file, "r");
+  let ahead: Promise<Uint8Array> | null = null;
+  try {
+    const ring = Buffer.allocUnsafeSlow(READ_CHUNKS * READ_CHUNK_BYTES);
+    ahead = readInto(handle, ring, 0);
+    for (let slot = 1; ; slot = (slot + 1) % READ_CHUNKS) {
+      const chunk = await ahead;
+      if (chunk.byteLength === 0) return;
+      // Read while this one is on its way.
+      ahead = readInto(handle, ring, slot);
+      yield chunk;
+    }
+  } finally {
+    await ahead?.catch(() => undefined);
+    await handle.close();
+  }
+}
+
+async function readInto(handle: FileHandle, ring: Buffer, slot: number): Promise<Uint8Array> {
+  const from = slot * READ_CHUNK_BYTES;
+  const { bytesRead } = await handle.read(ring, from, READ_CHUNK_BYTES, null);
+  return ring.subarray(from, from + bytesRead);
 }
 
 async function* allContents(contents: string): AsyncGenerator<readonly string[]> {

@@ -1,5 +1,6 @@
 import type { Database, Tx } from "../db/client.ts";
 import { uniqueViolation } from "../db/database-errors.ts";
+import type { KeysetField } from "../db/keyset.ts";
 import { appendEvent } from "../events/event-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
@@ -21,7 +22,6 @@ import type { BuildSource, CreateImage, Image, ImportSource, PatchImage } from "
 import {
   findImage,
   type ImageFilter,
-  type ImageOrder,
   insertBuildingImage,
   insertImportingImage,
   listImages,
@@ -237,7 +237,7 @@ export interface ListRequest extends PageRequest {
   readonly kind?: ImageFilter["kind"];
   readonly state?: ImageFilter["state"];
   readonly labelSelector?: readonly LabelRequirement[] | undefined;
-  readonly orderBy: ImageOrder | `-${ImageOrder}`;
+  readonly orderBy: KeysetField | `-${KeysetField}`;
 }
 
 export async function pageOfImages(
@@ -249,7 +249,7 @@ export async function pageOfImages(
   const filter = { name, kind, state, labels };
   const binding = { list: `images/${project.id}`, orderBy, filters: filter };
   const { after, limit } = pageWindow(binding, request);
-  const order = parseOrderBy<ImageOrder>(orderBy);
+  const order = parseOrderBy<KeysetField>(orderBy);
   const from = after === null ? null : { value: String(after.value), id: after.id };
   const rows = await listImages(database, project.id, filter, order, { after: from, limit });
   const operations = await unfinishedImageOperations(

@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Db, Sql, Tx } from "../db/transaction.ts";
 import type { ErrorBody } from "../lib/errors.ts";
@@ -226,38 +227,17 @@ export interface ImageFilter {
   readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
-export const IMAGE_ORDERS = ["name", "createdAt"] as const;
-export type ImageOrder = (typeof IMAGE_ORDERS)[number];
-
-export interface ImagePosition {
-  /** A name, or a time in RFC 3339. */
-  readonly value: string;
-  readonly id: string;
-}
-
-const ORDER_COLUMN = { name: Prisma.sql`name`, createdAt: Prisma.sql`created_at` } as const;
-
 /** Images of a project in a keyset order: those after the position where the last page ended. */
 export async function listImages(
   db: Sql,
   projectId: ProjectId,
   filter: ImageFilter,
-  order: { readonly field: ImageOrder; readonly direction: "asc" | "desc" },
-  page: { readonly after: ImagePosition | null; readonly limit: number },
+  order: KeysetOrder,
+  page: KeysetPage,
 ): Promise<readonly ImageRecord[]> {
-  const column = ORDER_COLUMN[order.field];
-  const direction = order.direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = order.direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
-  const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null) {
-    conditions.push(
-      Prisma.sql`(${column}, id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
-    );
-  }
   const rows = await db.$queryRaw<ImageRow[]>`
-    SELECT ${COLUMNS} FROM image WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY ${column} ${direction}, id ${direction} LIMIT ${page.limit}`;
+    SELECT ${COLUMNS} FROM image ${keysetPage(Prisma.sql`image`, conditions, order, page)}`;
   return rows.map(recordOf);
 }
 

@@ -22,6 +22,7 @@ export const errorCode = {
   noStoragePool: 49,
   noStorageVol: 50,
   operationInvalid: 55,
+  noNetworkFilter: 62,
   configUnsupported: 67,
   operationTimeout: 68,
   argumentUnsupported: 74,

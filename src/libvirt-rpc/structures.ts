@@ -5,6 +5,7 @@ import { typedValue } from "./typed-value.ts";
 /** `id` is the running domain's number on its host, -1 while it is inactive. */
 export const domain = struct({ name: string, uuid, id: int });
 export const network = struct({ name: string, uuid });
+export const networkFilter = struct({ name: string, uuid });
 export const pool = struct({ name: string, uuid });
 /** `pool` is the pool's name; `key` is unique on the host, a path for most kinds of pool. */
 export const volume = struct({ pool: string, name: string, key: string });

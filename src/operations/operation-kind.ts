@@ -143,14 +143,14 @@ export interface OperationKind<Input> {
 }
 
 export interface Subject {
-  readonly kind: "vm" | "image" | "volume" | "network" | "host";
+  readonly kind: "vm" | "image" | "volume" | "network" | "host" | "hostImage";
   readonly id: string;
   readonly mode: "shared" | "exclusive";
 }
 
 /** What a client sees of the subjects: `targets` of an operation. */
 export interface Target {
-  readonly kind: Subject["kind"];
+  readonly kind: Exclude<Subject["kind"], "hostImage">;
   readonly id: string;
   readonly name: string;
 }

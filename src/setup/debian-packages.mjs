@@ -8,6 +8,7 @@ import { ProgramError, runToEnd } from "./run-program.mjs";
 export const HYPERVISOR_PACKAGES = Object.freeze([
   "qemu-system-x86",
   "qemu-utils",
+  "ovmf",
   "libvirt-daemon-system",
   "libvirt-clients",
   "dnsmasq-base",

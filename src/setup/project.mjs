@@ -23,6 +23,12 @@ export function pinnedNode() {
   );
 }
 
+/**
+ * What Node is told for the service: a young generation of 16 MiB instead of 64, which costs a collection now and then
+ * and keeps a hundred MiB from lying idle. The Dockerfile says the same.
+ */
+export const SERVICE_NODE_FLAGS = Object.freeze(["--max-semi-space-size=16"]);
+
 /** @returns {boolean} whether the running Node can run the project's TypeScript */
 export function runsTypeScript() {
   return nodeMajor() >= NODE_MAJOR;

@@ -34,8 +34,18 @@ const PACKAGES = [
 const NEED_ROOT = ["test/contract/**", "test/e2e/**", "test/crash/{qemu,xen}-*"];
 // A Xen host is an emulated machine here, in which a program takes a tenth of a second to start: these take half an hour
 // and more. `--xen` runs them, and the others on Xen.
-const LONG_ON_XEN = ["test/contract/xl-{pv,pvh,hvm}.test.ts", "test/crash/xen-*", "test/e2e/mixed-fleet*"];
-const ON_XEN = ["test/contract/xen", "test/contract/xl", "test/crash/xen", "test/e2e/mixed-fleet"];
+const LONG_ON_XEN = [
+  "test/contract/xl-{pv,pvh,hvm,lvm}.test.ts",
+  "test/crash/xen-*",
+  "test/e2e/{mixed-fleet,xen-}*",
+];
+const ON_XEN = [
+  "test/contract/xen",
+  "test/contract/xl",
+  "test/crash/xen",
+  "test/e2e/mixed-fleet",
+  "test/e2e/xen",
+];
 
 /**
  * Everything that runs without root.

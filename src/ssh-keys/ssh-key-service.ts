@@ -1,5 +1,6 @@
 import type { Sql, Tx } from "../db/client.ts";
 import { uniqueViolation } from "../db/database-errors.ts";
+import type { KeysetField } from "../db/keyset.ts";
 import { appendEvent, type NewEvent } from "../events/event-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
@@ -17,7 +18,6 @@ import {
   listSshKeys,
   lockSshKey,
   type SshKeyFilter,
-  type SshKeyOrder,
   type SshKeyRecord,
   updateSshKeyLabels,
 } from "./ssh-key-store.ts";
@@ -48,7 +48,7 @@ export interface ListRequest extends PageRequest {
   readonly name?: SshKeyFilter["name"];
   readonly fingerprint?: SshKeyFilter["fingerprint"];
   readonly labelSelector?: readonly LabelRequirement[] | undefined;
-  readonly orderBy: SshKeyOrder | `-${SshKeyOrder}`;
+  readonly orderBy: KeysetField | `-${KeysetField}`;
 }
 
 export async function pageOfSshKeys(
@@ -60,7 +60,7 @@ export async function pageOfSshKeys(
   const filter = { name, fingerprint, labels };
   const binding = { list: `ssh-keys/${project.id}`, orderBy, filters: filter };
   const { after, limit } = pageWindow(binding, request);
-  const order = parseOrderBy<SshKeyOrder>(orderBy);
+  const order = parseOrderBy<KeysetField>(orderBy);
   const from = after === null ? null : { value: String(after.value), id: after.id };
   const rows = await listSshKeys(db, project.id, filter, order, { after: from, limit });
   return toPage(

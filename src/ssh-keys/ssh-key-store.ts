@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { isUuid, type ProjectId, type SshKeyId } from "../lib/ids.ts";
@@ -98,31 +99,17 @@ export interface SshKeyFilter {
   readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
-export type SshKeyOrder = "name" | "createdAt";
-
-const ORDER_COLUMN = { name: Prisma.sql`name`, createdAt: Prisma.sql`created_at` } as const;
-
 /** Keys of a project in a keyset order: `after` holds the last page's ordering value and id. */
 export async function listSshKeys(
   db: Sql,
   projectId: ProjectId,
   filter: SshKeyFilter,
-  order: { readonly field: SshKeyOrder; readonly direction: "asc" | "desc" },
-  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+  order: KeysetOrder,
+  page: KeysetPage,
 ): Promise<SshKeyRecord[]> {
-  const column = ORDER_COLUMN[order.field];
-  const direction = order.direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = order.direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
-  const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null) {
-    conditions.push(
-      Prisma.sql`(${column}, id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
-    );
-  }
   return await db.$queryRaw<SshKeyRecord[]>`
-    SELECT ${COLUMNS} FROM ssh_key WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY ${column} ${direction}, id ${direction} LIMIT ${page.limit}`;
+    SELECT ${COLUMNS} FROM ssh_key ${keysetPage(Prisma.sql`ssh_key`, conditions, order, page)}`;
 }
 
 function conditionsOf({ name, fingerprint, labels }: SshKeyFilter): Prisma.Sql[] {

@@ -2,10 +2,11 @@ import { Prisma } from "../db/generated/client.ts";
 import type { Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
 import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
-import type { HostId, ImageId, OperationId, ProjectId, VmId } from "../lib/ids.ts";
+import type { HostId, HostImageId, ImageId, OperationId, ProjectId, VmId, VolumeId } from "../lib/ids.ts";
 import type { NewVolume } from "../volumes/volume-store.ts";
+import { insertNicParts, type NicRow } from "./vm-nic-store.ts";
 import type { VmSpec } from "./vm-record.ts";
-import type { NicRow, Reservation } from "./vm-store.ts";
+import type { Reservation } from "./vm-store.ts";
 
 interface NewVm {
   readonly id: VmId;
@@ -25,6 +26,8 @@ export interface NewVmParts {
   readonly vm: NewVm;
   readonly reservation: Reservation;
   readonly volumes: readonly NewVolume[];
+  /** The copies on the host that its volumes are made of. */
+  readonly copies: readonly { readonly volumeId: VolumeId; readonly hostImageId: HostImageId }[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   readonly nics: readonly NicRow[];
   /** The sealed files of its seed; null: it has none. */
@@ -41,7 +44,7 @@ export interface NewVmParts {
  */
 export async function insertVm(
   tx: Tx,
-  { vm, reservation, volumes, images, nics, seed, hostName, operationId }: NewVmParts,
+  { vm, reservation, volumes, copies, images, nics, seed, hostName, operationId }: NewVmParts,
 ): Promise<void> {
   const data = Prisma.sql`jsonb_build_object('host', ${hostName}::text)`;
   const parts = [
@@ -55,8 +58,9 @@ export async function insertVm(
       INSERT INTO reservation (vm_id, host_id, cpu_count, memory_mib)
       SELECT id, host_id, ${reservation.cpuCount}::int, ${reservation.memoryMib}::int FROM v)`,
     ...(volumes.length === 0 ? [] : [insertVolumes(volumes)]),
+    ...(copies.length === 0 ? [] : [insertCopyUses(copies)]),
     ...(images.length === 0 ? [] : [insertImageUses(images)]),
-    ...(nics.length === 0 ? [] : [insertNics(nics)]),
+    ...insertNicParts(nics),
     ...(seed === null ? [] : [insertSeed(seed)]),
   ];
   await tx.$executeRaw`
@@ -76,19 +80,16 @@ function insertVolumes(volumes: readonly NewVolume[]): Prisma.Sql {
            "deletePolicy" text))`;
 }
 
+function insertCopyUses(copies: NewVmParts["copies"]): Prisma.Sql {
+  return Prisma.sql`h AS (
+    INSERT INTO host_image_use (volume_id, host_image_id) SELECT n."volumeId", n."hostImageId"
+    FROM v, jsonb_to_recordset(${JSON.stringify(copies)}::jsonb) AS n("volumeId" uuid, "hostImageId" uuid))`;
+}
+
 function insertImageUses(uses: NewVmParts["images"]): Prisma.Sql {
   return Prisma.sql`u AS (
     INSERT INTO vm_image (vm_id, role, image_id) SELECT v.id, n.role, n."imageId"
     FROM v, jsonb_to_recordset(${JSON.stringify(uses)}::jsonb) AS n(role text, "imageId" uuid))`;
-}
-
-function insertNics(nics: readonly NicRow[]): Prisma.Sql {
-  const rows = nics.map((nic, position) => ({ ...nic, position }));
-  return Prisma.sql`c AS (
-    INSERT INTO vm_nic (vm_id, name, position, network, mac_address)
-    SELECT v.id, n.name, n.position, n.network, n."macAddress"
-    FROM v, jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-      AS n(name text, position int, network text, "macAddress" text))`;
 }
 
 function insertSeed(sealed: Uint8Array<ArrayBuffer>): Prisma.Sql {

@@ -12,10 +12,25 @@ export interface PlacementRequest {
   readonly memoryMib: number;
   readonly capabilities: readonly Capability[];
   readonly networks: readonly string[];
+  /** Networks of the project; none without. */
+  readonly managedNetworks?: readonly ManagedNetworkWish[];
   /** What its volumes will need at once, in bytes; 0 when it has none. */
   readonly volumeBytes: number;
+  /** The same in a pool whose volumes are not files, and take their room whole. */
+  readonly wholeBytes: number;
+  /** Whether some of its volumes must be files: a kernel is. */
+  readonly needsFiles: boolean;
   readonly pool: string | null;
   readonly hostId: string | null;
+}
+
+/** A network of the project that a host is to have. */
+export interface ManagedNetworkWish {
+  readonly name: string;
+  /** The bridge that it is on; null: the host makes one. */
+  readonly bridge: string | null;
+  /** The only hosts that may have it; null: all may. */
+  readonly hostIds: readonly string[] | null;
 }
 
 export interface PlacementHost {
@@ -46,6 +61,8 @@ export interface Placed {
   readonly hypervisor: Hypervisor;
   readonly guestType: GuestType;
   readonly pool: string;
+  /** As the host calls it, such as `dir`. */
+  readonly poolType: string;
 }
 
 export type RefusalReason =
@@ -83,13 +100,36 @@ export function fit(request: PlacementRequest, host: PlacementHost): Placed | Re
     return no("otherHypervisor", `it is a ${host.hypervisor} host, ${request.hypervisor} was asked for`);
   const guestType = chooseGuestType(request, host);
   if (typeof guestType !== "string") return no(guestType.reason, guestType.message);
-  const network = request.networks.find((name) => !host.networks.includes(name));
-  if (network !== undefined) return no("networkMissing", `it has no active network "${network}"`);
+  const missing = networkRefusal(request, host, guestType);
+  if (missing !== null) return no("networkMissing", missing);
   const pool = choosePool(request, host);
-  if (typeof pool !== "string") return no(pool.reason, pool.message);
+  if ("reason" in pool) return no(pool.reason, pool.message);
   const short = shortage(request, host);
   if (short !== null) return no(short.reason, short.message);
-  return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, pool };
+  const chosen = { pool: pool.name, poolType: pool.type };
+  return { hostId: host.id, hostName: host.name, hypervisor: host.hypervisor, guestType, ...chosen };
+}
+
+/**
+ * Why a guest of this type cannot have these networks on the host; null: it can. Where the host makes no networks, a
+ * bridge must be there by its name.
+ */
+export function networkRefusal(
+  { networks, managedNetworks = [] }: Pick<PlacementRequest, "networks" | "managedNetworks">,
+  host: PlacementHost,
+  guestType: GuestType,
+): string | null {
+  const unknown = networks.find((name) => !host.networks.includes(name));
+  if (unknown !== undefined) return `it has no active network "${unknown}"`;
+  const offered = host.guestTypes.find((candidate) => candidate.guestType === guestType);
+  const makesNetworks = offered?.capabilities.includes("networks") ?? false;
+  for (const { name, bridge, hostIds } of managedNetworks) {
+    if (hostIds !== null && !hostIds.includes(host.id)) return `the network "${name}" is not for this host`;
+    if (makesNetworks) continue;
+    if (bridge === null) return `it cannot make the network "${name}"`;
+    if (!host.networks.includes(bridge)) return `it has no bridge "${bridge}" for the network "${name}"`;
+  }
+  return null;
 }
 
 type Why = Pick<Refusal, "reason" | "message">;
@@ -108,13 +148,10 @@ function chooseGuestType(request: PlacementRequest, host: PlacementHost): GuestT
   return { reason: "capabilityMissing", message: `it cannot do ${lacking.join(", ")}` };
 }
 
-/**
- * The pool asked for; without: `default` where it has the room, else the pool with the most room. The console's log
- * needs a directory.
- */
-function choosePool(request: PlacementRequest, host: PlacementHost): string | Why {
+/** The pool asked for; without: `default` where it has the room, else the pool with the most room. */
+function choosePool(request: PlacementRequest, host: PlacementHost): PlacementPool | Why {
   const usable = host.pools
-    .filter((pool) => pool.active && pool.type === "dir")
+    .filter((pool) => pool.active && isUsable(pool, request, host))
     .filter((pool) => request.pool === null || pool.name === request.pool)
     .toSorted(byPreference);
   const [first] = usable;
@@ -123,11 +160,21 @@ function choosePool(request: PlacementRequest, host: PlacementHost): string | Wh
       request.pool === null ? "no active pool of type dir" : `no active pool "${request.pool}" of type dir`;
     return { reason: "poolMissing", message: `it has ${which}` };
   }
-  const roomy = usable.find(({ availableBytes }) => availableBytes >= request.volumeBytes);
-  if (roomy !== undefined) return roomy.name;
+  const neededIn = ({ type }: PlacementPool) => (type === "dir" ? request.volumeBytes : request.wholeBytes);
+  const roomy = usable.find((pool) => pool.availableBytes >= neededIn(pool));
+  if (roomy !== undefined) return roomy;
   const gib = (bytes: number) => (bytes / GIB).toFixed(1);
-  const message = `pool "${first.name}" has ${gib(first.availableBytes)} GiB free, ${gib(request.volumeBytes)} GiB are needed`;
+  const message = `pool "${first.name}" has ${gib(first.availableBytes)} GiB free, ${gib(neededIn(first))} GiB are needed`;
   return { reason: "notEnoughStorage", message };
+}
+
+/**
+ * A directory is. A volume group is where it was asked for by its name, for it may be there for something else; where
+ * no volume must be a file; and on Xen, for with libvirt the console's log lies in the pool.
+ */
+function isUsable({ name, type }: PlacementPool, request: PlacementRequest, host: PlacementHost): boolean {
+  if (type === "dir") return true;
+  return type === "logical" && request.pool === name && host.hypervisor === "xen" && !request.needsFiles;
 }
 
 function byPreference(a: PlacementPool, b: PlacementPool): number {

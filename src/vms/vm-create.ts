@@ -4,6 +4,8 @@ import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
 import type { VolumeAbility } from "../hypervisors/hypervisor.ts";
 import { HypervisorError } from "../hypervisors/hypervisor.ts";
+import { copyOfVolume, releaseCopiesOfVm, releasedCopies } from "../image-cache/host-image-store.ts";
+import type { ImageCacheDeps } from "../image-cache/image-cache.ts";
 import type { ImageContents } from "../images/image-content.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId } from "../lib/ids.ts";
@@ -20,6 +22,7 @@ import { bringUp } from "./actions/start.ts";
 import { openSeed, seedImage } from "./cloud-init/seed.ts";
 import { sealedSeedOf } from "./cloud-init/vm-seed-store.ts";
 import { keepOutcome } from "./vm-action.ts";
+import { prepareNetworks, releaseNetworks } from "./vm-network-steps.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
 import { isDiskRole, SEED_ROLE } from "./vm-record.ts";
 import {
@@ -37,12 +40,15 @@ import {
   writeSeen,
 } from "./vm-steps.ts";
 import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
+import { makeFromCopy } from "./volume-from-copy.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
   /** Whether there is a kernel or a seed to bring to the host. */
   bootFiles: z.boolean(),
   disks: z.boolean(),
+  /** Whether it has NICs in networks of the project. */
+  networks: z.boolean().default(false),
 });
 type CreateInput = z.output<typeof CreateInput>;
 
@@ -56,6 +62,8 @@ export interface VmCreateDeps {
   readonly images: ImageContents;
   /** Opens what cloud-init is told. */
   readonly secretBox: SecretBox;
+  /** Asked when a step runs: the registry of kinds holds this one. */
+  readonly cache: () => ImageCacheDeps;
 }
 
 /** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
@@ -72,6 +80,16 @@ export function vmCreateKind(deps: VmCreateDeps): OperationKind<CreateInput> {
         ({ bootFiles }) => !bootFiles,
       ),
       volumeStep("create-disks", deps, isDisk, ({ disks }) => !disks),
+      step<CreateInput, Record<string, never>>({
+        name: "prepare-networks",
+        host: vmHost,
+        skip: ({ networks }) => !networks,
+        async run(context) {
+          await prepareNetworks(context);
+          return undefined;
+        },
+        undo: (context) => releaseNetworks(context),
+      }),
       // Defining is idempotent, and what comes next looks: nothing is found before, nothing seen behind it.
       step<CreateInput, Record<string, never>>({
         name: "define-domain",
@@ -119,6 +137,8 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
 }
 
+const Made = z.object({ complete: z.array(z.string()) });
+
 /** Makes the chosen volumes of the VM and fills each from its image or seed. Their names hold the VM's id, so a repeat finds them. */
 function volumeStep(
   name: string,
@@ -133,11 +153,20 @@ function volumeStep(
     timeoutSeconds: UPLOAD_LIMIT_SECONDS,
     async run(context) {
       const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
+      const complete: string[] = [];
       for (const volume of found?.volumes.filter(chosen) ?? []) {
-        const use = found?.images.find(({ role }) => role === volume.role);
-        await fillVolume(context, deps, volume, use?.imageId ?? null);
+        const imageId = found?.images.find(({ role }) => role === volume.role)?.imageId ?? null;
+        const copy = imageId === null ? null : await context.read((db) => copyOfVolume(db, volume.id));
+        if (copy === null) await fillVolume(context, deps, volume, imageId);
+        else if (await makeFromCopy(context, deps.cache(), volumesAbility(context), volume, copy))
+          complete.push(volume.id);
       }
-      return undefined;
+      return { complete };
+    },
+    // What does not read from its copy any more gives it free.
+    write: (_operation, result) => {
+      const { complete } = Made.parse(result);
+      return { parts: complete.length === 0 ? [] : [releasedCopies(complete)], events: [] };
     },
     async undo(context) {
       const ability = volumesAbility(context);
@@ -182,10 +211,13 @@ interface Content {
 async function contentOf(
   context: StepContext<CreateInput>,
   { images, secretBox }: VmCreateDeps,
-  { role }: VolumeRecord,
+  { role, format }: VolumeRecord,
   imageId: ImageId | null,
 ): Promise<Content | null> {
-  if (imageId !== null) return await images.open(imageId);
+  if (imageId !== null)
+    return format === "raw" && isDiskRole(role)
+      ? await images.openRaw(imageId, context.call.signal)
+      : await images.open(imageId);
   if (role !== SEED_ROLE) return null;
   const { vmId } = context.operation.input;
   const sealed = await context.read((db) => sealedSeedOf(db, vmId));
@@ -217,6 +249,7 @@ async function recordCreated(
   }
   const vm = await lockVm(tx, operation.input.vmId);
   if (vm === null) return;
+  if (outcome.undone) await releaseCopiesOfVm(tx, vm.id);
   // A delete that overtook it has set its own phase.
   if (vm.phase === "provisioning") {
     await setPhase(tx, vm.id, "failed");

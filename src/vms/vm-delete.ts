@@ -3,6 +3,7 @@ import type { OperationKind } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
 import { doomVolumes, knownNames } from "../volumes/volume-store.ts";
 import { keepOutcome } from "./vm-action.ts";
+import { releaseNetworks } from "./vm-network-steps.ts";
 import { volumePrefixOf } from "./vm-record.ts";
 import { cutPower, gone, hostOf, VmInput, vmHost } from "./vm-steps.ts";
 import { deleteVmRows, getVm, getVmWithParts, lockVm } from "./vm-store.ts";
@@ -33,6 +34,14 @@ export const vmDeleteKind: OperationKind<VmInput> = {
       host: vmHost,
       async run(context) {
         await hostOf(context).removeDomain(context.operation.input.vmId, context.call);
+        return undefined;
+      },
+    }),
+    step<VmInput, Nothing>({
+      name: "release-networks",
+      host: vmHost,
+      async run(context) {
+        await releaseNetworks(context);
         return undefined;
       },
     }),

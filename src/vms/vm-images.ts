@@ -1,12 +1,13 @@
 import type { Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
+import type { CachedContent } from "../image-cache/host-image.ts";
 import type { ImageRecord } from "../images/image-record.ts";
 import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
 import type { ImageId, ProjectId } from "../lib/ids.ts";
 import { GIB } from "../lib/units.ts";
 import type { DeletePolicy } from "../volumes/volume-record.ts";
-import type { CreateVmBody } from "./vm-schemas.ts";
+import type { NewVm } from "./vm-schemas.ts";
 
 /** A volume that a new VM will have, before it has a place. */
 export interface PlannedVolume {
@@ -16,6 +17,8 @@ export interface PlannedVolume {
   readonly capacityBytes: number;
   readonly imageId: ImageId | null;
   readonly deletePolicy: DeletePolicy;
+  /** What it is filled with, as hosts keep it; null for what no image fills. */
+  readonly content: CachedContent | null;
 }
 
 /**
@@ -25,7 +28,7 @@ export interface PlannedVolume {
 export async function planVolumes(
   tx: Tx,
   projectId: ProjectId,
-  spec: CreateVmBody["spec"],
+  spec: NewVm["spec"],
 ): Promise<PlannedVolume[]> {
   const volumes: PlannedVolume[] = [];
   if ("kernel" in spec.boot) {
@@ -39,7 +42,8 @@ export async function planVolumes(
     const askedBytes = disk.sizeGib === undefined ? null : disk.sizeGib * GIB;
     const { deletePolicy = "delete" } = disk;
     if (disk.image === undefined) {
-      volumes.push({ role, format: "qcow2", capacityBytes: askedBytes ?? GIB, imageId: null, deletePolicy });
+      const capacityBytes = askedBytes ?? GIB;
+      volumes.push({ role, format: "qcow2", capacityBytes, imageId: null, content: null, deletePolicy });
       continue;
     }
     const image = await imageOf(tx, projectId, disk.image, "disk", `${pointer}/image`);
@@ -54,6 +58,7 @@ export async function planVolumes(
       capacityBytes: askedBytes ?? needed,
       imageId: image.id,
       deletePolicy,
+      content: contentOf(image),
     });
   }
   return volumes;
@@ -67,7 +72,14 @@ async function bootFile(
 ): Promise<PlannedVolume> {
   const image = await imageOf(tx, projectId, name, role, `/spec/boot/${role}`);
   const capacityBytes = image.content?.sizeBytes ?? 0;
-  return { role, format: "raw", capacityBytes, imageId: image.id, deletePolicy: "delete" };
+  const content = contentOf(image);
+  return { role, format: "raw", capacityBytes, imageId: image.id, content, deletePolicy: "delete" };
+}
+
+function contentOf({ content }: ImageRecord): CachedContent | null {
+  if (content === null) return null;
+  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
+  return { sha256, sizeBytes, format: format ?? "raw", capacityBytes: virtualSizeBytes ?? sizeBytes };
 }
 
 async function imageOf(

@@ -1,6 +1,7 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
 import { forgetOrphans, recordOrphans, recordSizes } from "../volumes/orphan-store.ts";
 import { installationPrefix, ownerInName } from "../volumes/volume-names.ts";
+import { applyAddresses } from "./vm-nic-store.ts";
 import { applyMissing, applySeen, applySilence, missedVms, shouldBeThere } from "./vm-observation-store.ts";
 
 /**
@@ -14,6 +15,7 @@ export const vmObservations: ObservationSink = {
     const missed = await missedVms(tx, hostId, uuids, observedAt);
     const gone = missed.filter(({ uuid, known }) => known || proven.includes(uuid)).map(({ uuid }) => uuid);
     await applyMissing(tx, hostId, gone, observedAt);
+    if (inventory.addresses !== undefined) await applyAddresses(tx, hostId, inventory.addresses, observedAt);
     return missed.map(({ uuid }) => uuid).filter((uuid) => !gone.includes(uuid));
   },
   // One look that finds nothing is no proof that a domain is gone: a later complete inventory says so.

@@ -1,5 +1,5 @@
-import type { GuestType, Hypervisor } from "../hypervisors/hypervisor.ts";
-import type { HostId, ImageId, InstallationId, ProjectId, VmId } from "../lib/ids.ts";
+import type { Firmware, GuestType, Hypervisor, SeenAddress } from "../hypervisors/hypervisor.ts";
+import type { HostId, ImageId, InstallationId, NetworkId, ProjectId, VmId } from "../lib/ids.ts";
 import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
 import type { DeletePolicy } from "../volumes/volume-record.ts";
 
@@ -20,7 +20,7 @@ export interface VmSpec {
 export type RunPolicy = "running" | "stopped";
 
 export type VmBoot =
-  | { readonly firmware: "bios" }
+  | { readonly firmware: Firmware }
   | { readonly kernel: string; readonly initrd?: string; readonly commandLine?: string };
 
 export interface VmDiskSpec {
@@ -36,9 +36,28 @@ export interface VmDiskSpec {
 
 export interface VmNicSpec {
   readonly name: string;
-  /** Name of a network on the host. */
+  /** Id or name of a network of the project, else the name of one on the host; `host:<name>` is always the latter. */
   readonly network: string;
   readonly macAddress?: string;
+  readonly ipv4Address?: string;
+  readonly allowSpoofing?: boolean;
+}
+
+/** A NIC as it was made. */
+export interface VmNic {
+  readonly name: string;
+  readonly networkId: NetworkId | null;
+  /** As the network is called now: in the project, or on the host. */
+  readonly network: string;
+  readonly macAddress: string;
+  /** What it has in the project's network. */
+  readonly addresses: readonly string[];
+}
+
+export interface SeenVmAddress {
+  readonly nic: string;
+  readonly address: string;
+  readonly source: SeenAddress["source"];
 }
 
 export interface VmPlacement {
@@ -105,6 +124,7 @@ export interface VmSurroundings {
   /** The pools of its disks; only where the host could not write to one of them. */
   readonly diskPools: readonly DiskPool[];
   readonly images: readonly VmImageUse[];
+  readonly nics: readonly VmNic[];
   readonly operations: readonly string[];
   /** The host that it is on: when it last gave a complete inventory, and whether it answers. */
   readonly host: {
@@ -136,7 +156,8 @@ export interface VmRecord {
   readonly pool: string | null;
   readonly observedAt: Date | null;
   readonly observedGeneration: number | null;
-  readonly addresses: readonly string[];
+  /** As they were last seen. */
+  readonly addresses: readonly SeenVmAddress[];
   readonly conditions: readonly Condition[];
   readonly createdAt: Date;
   readonly updatedAt: Date;

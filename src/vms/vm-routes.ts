@@ -6,22 +6,24 @@ import { orderByQuery, pageOf, pageQuery, pageWindow, parseOrderBy, toPage } fro
 import type { Api } from "../http/route.ts";
 import { IdOrName, Name, queryInteger } from "../http/schemas.ts";
 import type { DeclaredGuestType } from "../hypervisors/capabilities.ts";
-import type { InstallationId, ProjectId } from "../lib/ids.ts";
+import type { InstallationId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import { MIB } from "../lib/units.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
-import { OperationSchema } from "../operations/operation-schemas.ts";
 import { vmActions } from "./actions/index.ts";
 import { start } from "./actions/start.ts";
 import { stop } from "./actions/stop.ts";
 import { createPlacementSnapshots } from "./placement-snapshot.ts";
+import { refresher, VmAnswer } from "./vm-answers.ts";
 import { requireOnHost } from "./vm-capability.ts";
 import { actOnVm, deleteVm, patchVm } from "./vm-change.ts";
 import type { ConsoleLogReader } from "./vm-console.ts";
+import { attachNic, detachNic } from "./vm-nic-change.ts";
+import { nicSpecOf } from "./vm-nics.ts";
 import { changedVm, viewVm, viewVms, vmNamed } from "./vm-reader.ts";
-import { CreateVmBody, PatchVmBody, VM_FILTERS, type Vm, VmSchema } from "./vm-schemas.ts";
+import { AttachNicBody, CreateVmBody, DeviceName, PatchVmBody, VM_FILTERS, VmSchema } from "./vm-schemas.ts";
 import { createVm } from "./vm-service.ts";
-import { findVm, listVms } from "./vm-store.ts";
+import { listVms } from "./vm-store.ts";
 
 export interface VmRouteDeps {
   readonly db: Database;
@@ -31,9 +33,9 @@ export interface VmRouteDeps {
   readonly declared: readonly DeclaredGuestType[];
   readonly secretBox: SecretBox;
   readonly installationId: InstallationId;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
-
-const VmAnswer = z.strictObject({ vm: VmSchema, operation: OperationSchema }).meta({ id: "VmAnswer" });
 
 const LIST_QUERY = {
   ...pageQuery,
@@ -48,17 +50,8 @@ export function registerVmRoutes(api: Api, deps: VmRouteDeps): void {
   registerReads(api, deps);
   registerChanges(api, deps);
   for (const action of vmActions) registerAction(api, deps, action);
+  registerNicRoutes(api, deps);
   registerConsole(api, deps);
-}
-
-/** The VM of a 202 anew after `?wait=`; null when it is gone by then. */
-function refresher(deps: VmRouteDeps) {
-  return async ({ vm }: { readonly vm: Vm }, call: { readonly project: { readonly id: ProjectId } }) => {
-    const fresh = await findVm(deps.db, call.project.id, vm.id);
-    return fresh === null
-      ? null
-      : { body: { vm: await viewVm(deps.db, fresh) }, generation: fresh.generation };
-  };
 }
 
 function registerReads(api: Api, { db }: VmRouteDeps): void {
@@ -135,7 +128,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
       const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
-    refresh: refresher(deps),
+    refresh: refresher(deps.db),
   });
   api.change({
     method: "PATCH",
@@ -165,7 +158,7 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
       if (operationId === null) return { status: 200, body: view, generation };
       return { status: 202, body: { vm: view }, operation: operationId, generation };
     },
-    refresh: refresher(deps),
+    refresh: refresher(deps.db),
   });
   api.change({
     method: "DELETE",
@@ -185,7 +178,57 @@ function registerChanges(api: Api, deps: VmRouteDeps): void {
       const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
-    refresh: refresher(deps),
+    refresh: refresher(deps.db),
+  });
+}
+
+/** `disks` and `nics` of a spec have paths of their own. */
+function registerNicRoutes(api: Api, deps: VmRouteDeps): void {
+  const { db, kinds } = deps;
+  api.change({
+    method: "POST",
+    path: "/v1/vms/:vm/nics",
+    access: "project",
+    operationId: "attachVmNic",
+    tag: "VMs",
+    summary: "Add a NIC to a VM",
+    description:
+      "Plugs it into a VM that runs or is paused, where its host can (`nicHotplug`); one that is off has it at its next start. Its addresses are reserved at once.",
+    body: AttachNicBody,
+    responses: { 202: VmAnswer },
+    errors: [
+      ...(["not_found", "precondition_failed", "invalid_state", "name_taken", "already_exists"] as const),
+      ...(["addresses_exhausted", "capability_unsupported", "conflict"] as const),
+    ],
+    ifMatch: true,
+    change: async (tx, { params, body, project, actor, requestId, ifMatch }) => {
+      const request = { projectId: project.id, actor, requestId };
+      const { id, operationId } = await attachNic(tx, kinds, request, params.vm, nicSpecOf(body), ifMatch);
+      const { view: vm, generation } = await changedVm(tx, id);
+      return { status: 202, body: { vm }, operation: operationId, generation };
+    },
+    refresh: refresher(db),
+  });
+  api.change({
+    method: "DELETE",
+    path: "/v1/vms/:vm/nics/:nic",
+    access: "project",
+    operationId: "detachVmNic",
+    tag: "VMs",
+    summary: "Take a NIC out of a VM",
+    description:
+      "Takes it out of a VM that is on, where its host can (`nicHotplug`) and its guest lets it go, and out of its definition. Its addresses are free afterwards.",
+    params: { nic: DeviceName.meta({ description: "Name of the NIC." }) },
+    responses: { 202: VmAnswer },
+    errors: ["not_found", "precondition_failed", "invalid_state", "capability_unsupported"],
+    ifMatch: true,
+    change: async (tx, { params, project, actor, requestId, ifMatch }) => {
+      const request = { projectId: project.id, actor, requestId };
+      const { id, operationId } = await detachNic(tx, kinds, request, params.vm, params.nic, ifMatch);
+      const { view: vm, generation } = await changedVm(tx, id);
+      return { status: 202, body: { vm }, operation: operationId, generation };
+    },
+    refresh: refresher(db),
   });
 }
 
@@ -208,7 +251,7 @@ function registerAction(api: Api, deps: VmRouteDeps, action: (typeof vmActions)[
       const { view: vm, generation } = await changedVm(tx, id);
       return { status: 202, body: { vm }, operation: operationId, generation };
     },
-    refresh: refresher(deps),
+    refresh: refresher(deps.db),
   });
 }
 

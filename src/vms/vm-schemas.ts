@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { Labels, LabelsPatch } from "../http/labels.ts";
 import { Id, IdOrName, Name, plainText, Timestamp } from "../http/schemas.ts";
+import { FIRMWARES, type Firmware, type GuestType } from "../hypervisors/hypervisor.ts";
+import { Ipv4Address } from "../networks/network-schemas.ts";
 import { DeletePolicyName } from "../volumes/volume-schemas.ts";
 import { CloudInitSchema, NewCloudInit } from "./cloud-init/cloud-init-schemas.ts";
 import { ACTIONS } from "./vm-state.ts";
@@ -12,7 +14,6 @@ const MAX_CPUS = 1024;
 const MAX_MEMORY_MIB = 64 * 1024 * 1024;
 const MAX_DISK_GIB = 64 * 1024;
 
-/** The name of a disk or NIC in its VM. */
 export const DeviceName = z
   .string()
   .regex(
@@ -26,9 +27,13 @@ const GuestTypeName = z.enum(["hvm", "pvh", "pv"]);
 const Cpu = z.strictObject({ count: z.int().min(1).max(MAX_CPUS) }).meta({ id: "VmCpu" });
 const MemoryMib = z.int().min(16).max(MAX_MEMORY_MIB);
 
-const FirmwareBoot = z.strictObject({ firmware: z.literal("bios") }).meta({
+const FirmwareBoot = z.strictObject({ firmware: z.enum(FIRMWARES) }).meta({
   id: "FirmwareBoot",
-  description: "Boots by firmware: from the first disk, without disks from the network.",
+  description:
+    "Boots without a kernel of the control plane. `bios`: an hvm guest, from its first disk, without disks from the " +
+    "network. `uefi`: the same on KVM, by UEFI without secure boot; its variables are kept on the host as long as the VM. `pvgrub`: a pv or pvh guest on Xen, by GRUB, which runs inside the guest, takes the first disk that has " +
+    "`/boot/grub/grub.cfg` and boots what stands in it. Without `boot`: `pvgrub` where the guest type is said to be pv " +
+    "or pvh, else `bios`.",
 });
 const KernelBoot = z
   .strictObject({
@@ -65,25 +70,48 @@ const MacAddress = z
   .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/, "must be six lower-case pairs of hex digits with colons")
   .refine((mac) => (Number.parseInt(mac.slice(0, 2), 16) & 1) === 0, "must not be a multicast address");
 
-const NetworkName = plainText({ max: 64 }).regex(
-  /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
-  "must be the name of a network",
+const NetworkName = plainText({ max: 69 }).regex(
+  /^(host:)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/,
+  "must be the id or name of a network, or host: and the name of one that hosts have",
 );
 
 const Nic = z
   .strictObject({
     name: DeviceName,
-    network: NetworkName.meta({ description: "A network of the host." }),
+    network: NetworkName.meta({
+      description:
+        "Id or name of a network of the project; where the project has none of this name, a network that the host has by itself. `host:<name>` is always one of the host's.",
+      examples: ["default"],
+    }),
     macAddress: MacAddress.optional().meta({ description: "Without: one is made." }),
+    ipv4Address: Ipv4Address.optional().meta({
+      description: "In a network of the project with an IPv4 subnet. Without: the first that is free.",
+    }),
+    allowSpoofing: z.boolean().optional().meta({
+      description:
+        "Whether the guest may send under other MAC and IP addresses than this NIC's, as a router or a bridge does. Without: it may not, where the host can see to that (libvirt's network filters).",
+    }),
   })
   .meta({ id: "VmNic" });
+
+/** A VM has no more. */
+export const MAX_NICS = 8;
+
+export const AttachNicBody = z.strictObject(Nic.shape).meta({
+  id: "AttachVmNicBody",
+  examples: [{ name: "eth1", network: "backend" }],
+});
 
 const Placement = z
   .strictObject({
     host: IdOrName.optional().meta({ description: "The only host to consider." }),
     pool: plainText({ max: 64 })
       .optional()
-      .meta({ description: "The pool for its volumes; `default` without, where there is one." }),
+      .meta({
+        description:
+          "The pool for its volumes; `default` without, where there is one. An LVM volume group of a Xen host has to be " +
+          "named, and takes no kernel.",
+      }),
   })
   .meta({ id: "VmPlacement" });
 
@@ -99,21 +127,46 @@ const specShape = {
   placement: Placement.optional(),
 };
 
-const bootDefault = { firmware: "bios" as const };
+const Boot = z.union([FirmwareBoot, KernelBoot]);
+
+type Boot = z.output<typeof Boot>;
+
+interface AskedBoot {
+  readonly guestType?: GuestType | undefined;
+  readonly boot?: Boot | undefined;
+}
+
+/** What is asked for, or what follows from the guest type. Where none is asked for, a BIOS boots any disk, and pvgrub not. */
+function bootOf({ guestType, boot }: AskedBoot): Boot {
+  return boot ?? { firmware: guestType === "pv" || guestType === "pvh" ? "pvgrub" : "bios" };
+}
+
+function hasFirmware(spec: AskedBoot): boolean {
+  return "firmware" in bootOf(spec);
+}
+
+function boots(spec: AskedBoot, firmware: Firmware): boolean {
+  const boot = bootOf(spec);
+  return "firmware" in boot && boot.firmware === firmware;
+}
 
 /** What a create takes: the defaults filled in become the spec. */
 const NewVmSpec = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]).default("running"),
-    boot: z.union([FirmwareBoot, KernelBoot]).default(bootDefault),
+    boot: Boot.optional(),
     disks: z.array(Disk).max(26).refine(distinct, "the names must differ").default([]),
-    nics: z.array(Nic).max(8).refine(distinct, "the names must differ").default([]),
+    nics: z.array(Nic).max(MAX_NICS).refine(distinct, "the names must differ").default([]),
     cloudInit: NewCloudInit.optional(),
   })
-  .refine((spec) => "kernel" in spec.boot || spec.disks.length + spec.nics.length > 0, {
+  .refine((spec) => boots(spec, "pvgrub") || !hasFirmware(spec) || spec.disks.length + spec.nics.length > 0, {
     path: ["disks"],
     message: "a VM that boots by firmware needs a disk, or a NIC to boot from the network",
+  })
+  .refine((spec) => !boots(spec, "pvgrub") || spec.disks.length > 0, {
+    path: ["disks"],
+    message: "a VM that boots by pvgrub needs a disk",
   })
   .meta({ id: "NewVmSpec" });
 
@@ -133,6 +186,15 @@ export const CreateVmBody = z.strictObject({ name: Name, labels: Labels.default(
   ],
 });
 export type CreateVmBody = z.output<typeof CreateVmBody>;
+/** What is asked for, complete. */
+export type NewVm = Omit<CreateVmBody, "spec"> & {
+  readonly spec: CreateVmBody["spec"] & { readonly boot: Boot };
+};
+
+/** Fills in what follows from the rest. */
+export function completed(asked: CreateVmBody): NewVm {
+  return { ...asked, spec: { ...asked.spec, boot: bootOf(asked.spec) } };
+}
 
 /** JSON Merge Patch; `disks` and `nics` have paths of their own. */
 export const PatchVmBody = z
@@ -162,7 +224,7 @@ const VmSpecSchema = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]),
-    boot: z.union([FirmwareBoot, KernelBoot]),
+    boot: Boot,
     disks: z.array(SpecDisk),
     nics: z.array(Nic),
     cloudInit: CloudInitSchema.optional(),
@@ -189,6 +251,29 @@ const ConditionSchema = z
 const PowerName = z.enum(["running", "paused", "saved", "off", "crashed", "unknown"]);
 const PhaseName = z.enum(["provisioning", "ready", "failed", "deleting"]);
 
+const VmNicStatus = z
+  .strictObject({
+    name: DeviceName,
+    network: z.string(),
+    networkId: Id.nullable().meta({ description: "Null for a network that the host has by itself." }),
+    macAddress: z.string(),
+    addresses: z
+      .array(z.string())
+      .meta({ description: "Addresses that it has in the project's network, from create to delete." }),
+  })
+  .meta({ id: "VmNicStatus" });
+
+const VmAddress = z
+  .strictObject({
+    address: z.string(),
+    nic: DeviceName,
+    source: z.enum(["lease", "agent", "arp", "static"]).meta({
+      description:
+        "Who told of it: the host's DHCP (`lease`), the agent in the guest, the host's ARP table. `static`: it is the NIC's, but was not seen in use yet.",
+    }),
+  })
+  .meta({ id: "VmAddress" });
+
 const VmStatus = z
   .strictObject({
     phase: PhaseName.meta({ description: "Where the VM is in its life." }),
@@ -208,7 +293,10 @@ const VmStatus = z
       .int()
       .nullable()
       .meta({ description: "The generation that the host's definition has." }),
-    addresses: z.array(z.string()),
+    nics: z
+      .array(VmNicStatus)
+      .meta({ description: "Its NICs as they were made, in the order in which the guest sees them." }),
+    addresses: z.array(VmAddress),
     conditions: z.array(ConditionSchema),
     allowedActions: z
       .array(z.enum(ACTIONS))

@@ -8,6 +8,7 @@ import {
   HypervisorError,
   type ObservedDomain,
   type ObservedPower,
+  type VolumeRef,
 } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
 import { asId, type VmId } from "../lib/ids.ts";
@@ -21,6 +22,7 @@ import type {
 } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
 import type { VolumeRecord } from "../volumes/volume-store.ts";
+import { domainNic } from "./vm-nic-store.ts";
 import { type AppliedSpec, seenWrites } from "./vm-observation-store.ts";
 import { isDiskRole, SEED_ROLE, type VmRecord } from "./vm-record.ts";
 import { getVmWithParts, hostIdOfVm, type VmWithParts } from "./vm-store.ts";
@@ -147,7 +149,6 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
     const volume = volumes.find((candidate) => candidate.role === role);
     return volume === undefined ? null : { pool: volume.pool, name: volume.name };
   };
-  const kernel = refOf("kernel");
   return {
     uuid: vm.id,
     name: domainName,
@@ -155,19 +156,21 @@ function domainSpecOf({ vm, volumes, nics, installationId }: VmWithParts): Domai
     guestType,
     cpuCount: spec.cpu.count,
     memoryMib: spec.memoryMib,
-    boot:
-      kernel === null
-        ? { kind: "firmware", firmware: "bios" }
-        : {
-            kind: "kernel",
-            kernel,
-            initrd: refOf("initrd"),
-            commandLine: "kernel" in spec.boot ? (spec.boot.commandLine ?? "") : "",
-          },
+    boot: bootOf(vm, refOf),
     disks: volumes.flatMap(domainDisksOf),
-    nics: [...nics],
+    nics: nics.map(domainNic),
     consolePool: pool,
   };
+}
+
+function bootOf(
+  { id, spec: { boot } }: VmRecord,
+  refOf: (role: string) => VolumeRef | null,
+): DomainSpec["boot"] {
+  if ("firmware" in boot) return { kind: "firmware", firmware: boot.firmware };
+  const kernel = refOf("kernel");
+  if (kernel === null) throw new Error(`VM ${id} boots a kernel that it has not`);
+  return { kind: "kernel", kernel, initrd: refOf("initrd"), commandLine: boot.commandLine ?? "" };
 }
 
 /** No disk of a client's can have this name: theirs hold no underscores. */

@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import { insertEvents, vmEventRows } from "../events/event-store.ts";
@@ -14,10 +15,13 @@ import {
   type VmId,
 } from "../lib/ids.ts";
 import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
+import { DOMAIN_NIC, type DomainNicRow } from "./vm-nic-store.ts";
 import type {
   Condition,
   DiskPool,
+  SeenVmAddress,
   VmImageUse,
+  VmNic,
   VmPhase,
   VmPower,
   VmRecord,
@@ -46,7 +50,7 @@ interface VmRow {
   pool: string | null;
   observed_at: Date | null;
   observed_generation: number | null;
-  addresses: string[];
+  addresses: SeenVmAddress[];
   conditions: Condition[];
   created_at: Date;
   updated_at: Date;
@@ -111,7 +115,7 @@ export interface VmWithParts {
   readonly vm: VmRecord;
   /** Boot files and disks, in the order in which the guest sees them. */
   readonly volumes: readonly VolumeRecord[];
-  readonly nics: readonly NicRow[];
+  readonly nics: readonly DomainNicRow[];
   readonly images: readonly { readonly role: string; readonly imageId: ImageId }[];
   /** What every domain of ours carries. */
   readonly installationId: InstallationId;
@@ -119,7 +123,7 @@ export interface VmWithParts {
 
 interface PartsRow extends VmRow {
   readonly volumes: VolumeRecord[];
-  readonly nics: NicRow[];
+  readonly nics: DomainNicRow[];
   readonly images: { readonly role: string; readonly imageId: ImageId }[];
   readonly installation_id: InstallationId;
 }
@@ -131,9 +135,8 @@ export async function getVmWithParts(db: Sql, id: VmId): Promise<VmWithParts | n
       coalesce((SELECT jsonb_agg(jsonb_build_object('id', l.id, 'hostId', l.host_id, 'pool', l.pool, 'name', l.name,
                   'role', l.role, 'format', l.format, 'capacityBytes', l.capacity_bytes) ORDER BY l.position, l.name)
                 FROM volume l WHERE l.vm_id = v.id), '[]') AS volumes,
-      coalesce((SELECT jsonb_agg(jsonb_build_object('name', n.name, 'network', n.network, 'macAddress', n.mac_address)
-                                 ORDER BY n.position)
-                FROM vm_nic n WHERE n.vm_id = v.id), '[]') AS nics,
+      coalesce((SELECT jsonb_agg(${DOMAIN_NIC} ORDER BY n.position)
+                FROM vm_nic n WHERE n.vm_id = v.id AND n.attached), '[]') AS nics,
       coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', u.image_id))
                 FROM vm_image u WHERE u.vm_id = v.id), '[]') AS images
     ${FROM} WHERE v.id = ${id}::uuid`;
@@ -157,30 +160,17 @@ export interface VmFilter {
   readonly labels?: readonly LabelRequirement[] | undefined;
 }
 
-export type VmOrder = "name" | "createdAt";
-
-const ORDER_COLUMN = { name: Prisma.sql`v.name`, createdAt: Prisma.sql`v.created_at` } as const;
-
 /** VMs of a project in a keyset order: `after` holds the last page's ordering value and id. */
 export async function listVms(
   db: Sql,
   projectId: ProjectId,
   filter: VmFilter,
-  order: { readonly field: VmOrder; readonly direction: "asc" | "desc" },
-  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+  order: KeysetOrder,
+  page: KeysetPage,
 ): Promise<VmRecord[]> {
-  const column = ORDER_COLUMN[order.field];
-  const direction = order.direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = order.direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
-  const cast = order.field === "createdAt" ? Prisma.sql`::timestamptz` : Prisma.empty;
   const conditions = [Prisma.sql`v.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null)
-    conditions.push(
-      Prisma.sql`(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)`,
-    );
   const rows = await db.$queryRaw<VmRow[]>`
-    ${SELECT} WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY ${column} ${direction}, v.id ${direction} LIMIT ${page.limit}`;
+    ${SELECT} ${keysetPage(Prisma.sql`v`, conditions, order, page)}`;
   return rows.map(recordOf);
 }
 
@@ -221,15 +211,10 @@ export async function updateReservation(
     WHERE vm_id = ${vmId}::uuid AND (cpu_count, memory_mib) <> (${cpuCount}::int, ${memoryMib}::int)`;
 }
 
-export interface NicRow {
-  readonly name: string;
-  readonly network: string;
-  readonly macAddress: string;
-}
-
 interface SurroundingsRow {
   readonly disk_pools: DiskPool[];
   readonly images: VmImageUse[];
+  readonly nics: VmNic[];
   readonly operations: string[];
   readonly ready: boolean | null;
   readonly inventory_at: Date | null;
@@ -247,12 +232,19 @@ const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.er
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
                              ORDER BY u.role)
             FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('name', c.name, 'networkId', c.network_id, 'macAddress', c.mac_address,
+                               'network', coalesce((SELECT n.name FROM network n WHERE n.id = c.network_id), c.network),
+                               'addresses', coalesce((SELECT jsonb_agg(host(a.address) ORDER BY a.address) FROM network_address a
+                                                      WHERE a.vm_id = c.vm_id AND a.nic_name = c.name), '[]'))
+                             ORDER BY c.position)
+            FROM vm_nic c WHERE c.vm_id = v.id), '[]') AS nics,
   coalesce((SELECT jsonb_agg(s.operation_id ORDER BY s.seq) FROM operation_subject s
             WHERE s.kind = 'vm' AND s.subject_id = v.id AND s.unfinished), '[]') AS operations`;
 
 function surroundingsIn(row: SurroundingsRow): VmSurroundings {
   const {
     images,
+    nics,
     operations,
     disk_pools: diskPools,
     ready,
@@ -261,7 +253,7 @@ function surroundingsIn(row: SurroundingsRow): VmSurroundings {
     silent_since: since,
   } = row;
   const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
-  return { images, operations, host, diskPools };
+  return { images, nics, operations, host, diskPools };
 }
 
 /** What the view of each of these VMs needs beside its record. */

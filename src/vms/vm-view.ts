@@ -33,7 +33,8 @@ export function viewOf(vm: VmRecord, around: VmSurroundings): Vm {
       })),
       observedAt: timestamp(observedAt(vm, around)),
       observedGeneration: vm.observedGeneration,
-      addresses: [...vm.addresses],
+      nics: around.nics.map((nic) => ({ ...nic, addresses: [...nic.addresses] })),
+      addresses: addressesOf(vm, around),
       conditions: conditionsOf(vm, around),
       allowedActions: allowedActions(vm),
       operations: [...around.operations],
@@ -53,6 +54,19 @@ function cloudInitOf({ sshKeys, users, ...rest }: VmCloudInit): NonNullable<Vm["
     sshKeys: [...sshKeys],
     users: users.map((user) => ({ ...user, sshKeys: [...user.sshKeys] })),
   };
+}
+
+/** What was seen of a VM that is on, and what its NICs have besides. */
+function addressesOf({ power, addresses }: VmRecord, { nics }: VmSurroundings): Vm["status"]["addresses"] {
+  const seen = power === "running" || power === "paused" ? addresses : [];
+  return nics.flatMap(({ name, addresses: own }) => {
+    const ofNic = seen.filter(({ nic }) => nic === name);
+    const unseen = own.filter((address) => !ofNic.some((one) => one.address === address));
+    return [
+      ...ofNic.map(({ address, source }) => ({ address, nic: name, source })),
+      ...unseen.map((address) => ({ address, nic: name, source: "static" as const })),
+    ];
+  });
 }
 
 /** A complete inventory of a live host confirms what was seen before it. */

@@ -1,4 +1,5 @@
 import { Prisma } from "../db/generated/client.ts";
+import { type KeysetOrder, type KeysetPage, keysetPage } from "../db/keyset.ts";
 import { type LabelRequirement, labelCondition } from "../db/label-condition.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
@@ -141,19 +142,14 @@ export async function listVolumes(
   db: Sql,
   projectId: ProjectId,
   filter: VolumeFilter,
-  direction: "asc" | "desc",
-  page: { readonly after: { readonly value: string; readonly id: string } | null; readonly limit: number },
+  direction: KeysetOrder["direction"],
+  page: KeysetPage,
 ): Promise<VolumeDetails[]> {
-  const order = direction === "asc" ? Prisma.sql`ASC` : Prisma.sql`DESC`;
-  const beyond = direction === "asc" ? Prisma.sql`>` : Prisma.sql`<`;
+  const order = { field: "createdAt", direction } as const;
   const conditions = [Prisma.sql`l.project_id = ${projectId}::uuid`, ...conditionsOf(filter)];
-  if (page.after !== null) {
-    const { value, id } = page.after;
-    conditions.push(Prisma.sql`(l.created_at, l.id) ${beyond} (${value}::timestamptz, ${id}::uuid)`);
-  }
-  const rows = await db.$queryRaw<VolumeRow[]>`
-    ${SELECT} WHERE ${Prisma.join(conditions, " AND ")}
-    ORDER BY l.created_at ${order}, l.id ${order} LIMIT ${page.limit}`;
+  const rows = await db.$queryRaw<
+    VolumeRow[]
+  >`${SELECT} ${keysetPage(Prisma.sql`l`, conditions, order, page)}`;
   return rows.map(detailsOf);
 }
 

@@ -93,11 +93,29 @@ describe("GET /v1/capabilities", () => {
   });
 });
 
+describe("booting a disk", () => {
+  it("boots pv and pvh guests that give no kernel by pvgrub, and leaves others to a BIOS", async () => {
+    await addHost(service, "grub", "sim+xen://grub?cpus=16&memoryGib=16");
+    const onXen = { placement: { host: "grub" } };
+    for (const guestType of ["pv", "pvh"] as const) {
+      const { spec, status } = await addVm(service, `by-grub-${guestType}`, { ...onXen, guestType });
+      expect(spec.boot).toEqual({ firmware: "pvgrub" });
+      expect(status).toMatchObject({ power: "running", guestType });
+    }
+    const said = await addVm(service, "by-grub", { ...onXen, boot: { firmware: "pvgrub" } });
+    expect(said.status).toMatchObject({ power: "running", guestType: "pv" });
+    const unsaid = await addVm(service, "by-bios", onXen);
+    expect(unsaid.spec.boot).toEqual({ firmware: "bios" });
+    expect(unsaid.status).toMatchObject({ power: "running", guestType: "hvm" });
+  });
+});
+
 describe("what cannot be done", () => {
   it.each([
-    ["a guest type that its hypervisor does not have", { hypervisor: "kvm", guestType: "pv" }, "kvm hvm"],
-    ["a firmware for a guest without one", { guestType: "pv" }, "xen hvm"],
-    ["the same where it stands as the default", { hypervisor: "xen", guestType: "pvh" }, "kvm hvm"],
+    ["a guest type that its hypervisor does not have", { hypervisor: "kvm", guestType: "pv" }, "xen pv"],
+    ["a BIOS for a guest without one", { guestType: "pv", boot: { firmware: "bios" } }, "xen hvm"],
+    ["GRUB for Xen for a guest with a BIOS", { guestType: "hvm", boot: { firmware: "pvgrub" } }, "xen pvh"],
+    ["the same on KVM", { hypervisor: "kvm", boot: { firmware: "pvgrub" } }, "xen pv"],
   ] as const)("is refused to a create before anything is touched: %s", async (_what, spec, able) => {
     const before = await everything();
     const disks = [{ name: "root", sizeGib: 1 }];

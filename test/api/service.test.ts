@@ -157,7 +157,7 @@ describe("the process", () => {
       const waiting = operationEnd(service, operation.id).catch(() => null);
       await eventually(async () =>
         database.db.operationStep.count({ where: { operationId: operation.id } }),
-      ).toBe(4);
+      ).toBe(5);
       child.kill("SIGTERM");
       expect(await ended).toEqual({ status: 0, errors: "" });
       await waiting;

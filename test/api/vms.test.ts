@@ -178,6 +178,11 @@ describe("creating a VM", () => {
     ["an empty disk without a size", { disks: [{ name: "root" }] }, "/spec/disks/0/sizeGib"],
     ["nothing to boot from", { disks: [] }, "/spec/disks"],
     [
+      "a network to boot from where no BIOS is",
+      { guestType: "pv" as const, disks: [], nics: [{ name: "e", network: "default" }] },
+      "/spec/disks",
+    ],
+    [
       "two disks of one name",
       {
         disks: [
@@ -250,6 +255,8 @@ describe("creating a VM", () => {
     expect(ended.steps.map(({ name, state }) => `${name} ${state}`)).toEqual([
       "bring-boot-files succeeded",
       "create-disks undone",
+      // It has no NIC in a network of the project.
+      "prepare-networks succeeded",
       "define-domain undone",
       "start-domain undone",
     ]);

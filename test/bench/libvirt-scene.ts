@@ -7,6 +7,7 @@ import { type BenchService, startBenchService } from "./service.ts";
 export interface LibvirtScene {
   readonly service: BenchService;
   readonly raw: LibvirtConnection;
+  readonly host: KvmHost;
 }
 
 export const SCENES = ["test", "qemu"] as const;
@@ -29,7 +30,7 @@ export async function withLibvirtScene(
       const service = await startBenchService();
       try {
         await register(service, kind === "test" ? host.testUri : host.uri);
-        await work({ service, raw });
+        await work({ service, raw, host });
       } finally {
         await service.stop();
       }

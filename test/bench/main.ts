@@ -3,6 +3,7 @@ import type { Benchmark } from "./benchmark.ts";
 import { creates } from "./creates.ts";
 import { cycles } from "./cycles.ts";
 import { history } from "./history.ts";
+import { imageTransfer } from "./image-transfer.ts";
 import { noticed } from "./noticed.ts";
 import { reads } from "./reads.ts";
 import { reconcile } from "./reconcile.ts";
@@ -19,6 +20,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   history,
   noticed,
   warmStart,
+  imageTransfer,
 ];
 
 const print = (line: string): void => {

@@ -23,6 +23,7 @@ describe("definitions", () => {
     architecture: "x86_64",
     machine: "q35",
     cpu: { mode: "custom", model: "Westmere" },
+    hasFilters: true,
   };
   const paths = {
     disks: new Map([

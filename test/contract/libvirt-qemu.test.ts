@@ -37,8 +37,12 @@ describeDriverContract({
     "volumeDownload",
     "directKernel",
     "firmwareBios",
+    "firmwareUefi",
+    "networks",
+    "nicHotplug",
     "events",
   ],
+  volumeMembers: ["overlayVolume", "uploadPart"],
   setUp: () => qemuWorld(host),
   hooks: qemuHooks(() => host),
 });

@@ -27,6 +27,7 @@ describeDriverContract({
   hypervisor: "kvm",
   guestType: "hvm",
   declared: ["start", "stop", "gracefulStop", "reboot", "reset", "pause", "save", "firmwareBios", "events"],
+  volumeMembers: [],
   setUp: async () => {
     const target: HostTarget = {
       uri: host.testUri,

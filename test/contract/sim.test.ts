@@ -33,6 +33,7 @@ for (const [hypervisor, guestType] of [
     hypervisor,
     guestType,
     declared: [...declaredCapabilities(hypervisor, guestType)],
+    volumeMembers: hypervisor === "kvm" ? ["overlayVolume", "digestVolume"] : ["digestVolume"],
     setUp: () => setUp(hypervisor, guestType),
     hooks: {
       addForeignDomain: async ({ target }, mark) => {

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Capability } from "../../src/hypervisors/hypervisor.ts";
+import type { Capability, VolumeFormat } from "../../src/hypervisors/hypervisor.ts";
 import { connectionBehaviours } from "./suite/connection.ts";
 import { consoleLogBehaviours } from "./suite/console-log.ts";
 import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./suite/consoles.ts";
@@ -8,9 +8,12 @@ import { diskHotplugBehaviours } from "./suite/disk-hotplug.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
 import { limitBehaviours } from "./suite/limits.ts";
+import { networkBehaviours } from "./suite/networks.ts";
+import { nicBehaviours } from "./suite/nics.ts";
 import { powerBehaviours } from "./suite/power.ts";
 import { type Behaviour, ContractRecord } from "./suite/record.ts";
 import { Scene } from "./suite/scene.ts";
+import { volumeContentBehaviours } from "./suite/volume-content.ts";
 import { volumeDownloadBehaviours } from "./suite/volume-download.ts";
 import { volumeBehaviours } from "./suite/volumes.ts";
 import type { DriverContract } from "./suite/world.ts";
@@ -41,9 +44,18 @@ const TOPICS: readonly Topic[] = [
   { name: "serial console", ability: "serialConsole", register: serialConsoleBehaviours },
   { name: "VNC", ability: "vnc", register: vncBehaviours },
   { name: "screenshot", ability: "screenshot", register: screenshotBehaviours },
-  { name: "volumes", ability: "volumes", register: volumeBehaviours },
-  { name: "disk hotplug", ability: "diskHotplug", register: diskHotplugBehaviours },
+  {
+    name: "volumes",
+    ability: "volumes",
+    register: (scene, behaviour) => {
+      volumeBehaviours(scene, behaviour);
+      volumeContentBehaviours(scene, behaviour);
+    },
+  },
   { name: "volume download", ability: "volumeDownload", register: volumeDownloadBehaviours },
+  { name: "disk hotplug", ability: "diskHotplug", register: diskHotplugBehaviours },
+  { name: "networks", ability: "networks", register: networkBehaviours },
+  { name: "network interfaces", ability: "nicHotplug", register: nicBehaviours },
 ];
 
 /**
@@ -99,6 +111,23 @@ export function describeDriverContract(contract: DriverContract): void {
   });
 }
 
+/**
+ * The contract's part on volumes, for a pool of another kind than the one that the whole contract was run over. Nothing is
+ * recorded: the table of capabilities tells of guest types.
+ */
+export function describeVolumeContract(contract: DriverContract, formats: readonly VolumeFormat[]): void {
+  describe(`driver contract, volumes: ${contract.name}`, () => {
+    const scene = new Scene(contract);
+    beforeAll(() => scene.open());
+    afterEach(() => scene.cleanUp());
+    afterAll(() => scene.close());
+    const behaviour: Behaviour = (_ability, name, test) => {
+      it(name, test);
+    };
+    volumeBehaviours(scene, behaviour, formats);
+  });
+}
+
 /** Abilities that are optional members of a connection; the others are ways of the required ones. */
 const MEMBERS = {
   pause: "pause",
@@ -108,6 +137,8 @@ const MEMBERS = {
   volumes: "volumes",
   diskHotplug: "diskHotplug",
   volumeDownload: "downloadVolume",
+  networks: "networks",
+  nicHotplug: "nics",
   consoleLog: "consoleLog",
   serialConsole: "openSerialConsole",
   vnc: "openVnc",

@@ -72,14 +72,15 @@ const becomes = (name: string, content: string[]): Promise<void> =>
     expect(lines(name)).toEqual(content);
   }, 10_000);
 
-/** A change that says when it begins, and goes on until the file `go` is there. */
+/** A change that says when it begins, and goes on until the file `until` is there. */
 const SLOW =
-  'echo "$1 begins" >>"$2/log"; until [ -e "$2/go" ]; do sleep 0.05; done; echo "$1 ends" >>"$2/log"';
-const slow = (name: string): [string, ...string[]] => sh(SLOW, name, join(directory, ".."));
+  'echo "$1 begins" >>"$2/log"; until [ -e "$2/$3" ]; do sleep 0.05; done; echo "$1 ends" >>"$2/log"';
+const slow = (name: string, until = "go"): [string, ...string[]] =>
+  sh(SLOW, name, join(directory, ".."), until);
 const quick = (name: string): [string, ...string[]] =>
   sh('echo "$1" >>"$2/log"', name, join(directory, ".."));
-const go = (): void => {
-  writeFileSync(file("go"), "");
+const go = (until = "go"): void => {
+  writeFileSync(file(until), "");
 };
 
 describe.each(["ssh", "local"])("programs on a host: %s", (kind) => {
@@ -135,6 +136,25 @@ describe.each(["ssh", "local"])("programs on a host: %s", (kind) => {
     await Promise.all([first, second]);
     expect(lines("log")).toEqual(["first begins", "other", "first ends", "second"]);
     expect(readdirSync(join(directory, "locks"))).toEqual([]);
+  });
+
+  it("a change that waited for one that has ended is waited for itself", async () => {
+    const host = await link(kind);
+    const first = host.change(slow("first"), call(), options);
+    await becomes("log", ["first begins"]);
+    const second = host.change(slow("second", "go on"), call(), options);
+    await vi.waitFor(() => {
+      expect(waitingFor("thing")).toBe(1);
+    }, 10_000);
+    go();
+    await becomes("log", ["first begins", "first ends", "second begins"]);
+    const third = host.change(quick("third"), call(), options);
+    await vi.waitFor(() => {
+      expect(waitingFor("thing")).toBe(1);
+    }, 10_000);
+    go("go on");
+    await Promise.all([first, second, third]);
+    expect(lines("log").slice(3)).toEqual(["second ends", "third"]);
   });
 
   it("a change that waits too long for another says for which", async () => {
@@ -374,6 +394,7 @@ describe("a login over ssh", () => {
     await runner?.close();
     expect(lines("log")).toEqual(["first begins", "first ends", "next"]);
     expect(told.map(({ reason }) => reason)).toEqual(["unreachable"]);
+    expect(told[0]?.message.split("\n")).toHaveLength(1);
   });
 
   it("that is closed tells no loss, and refuses what comes later", async () => {

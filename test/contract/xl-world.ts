@@ -1,4 +1,5 @@
 import { createReadStream, statSync } from "node:fs";
+import { Readable } from "node:stream";
 import type {
   Call,
   Capability,
@@ -10,6 +11,7 @@ import type {
 import { xlDriver } from "../../src/hypervisors/xl/driver.ts";
 import { type InstallationId, newId } from "../../src/lib/ids.ts";
 import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
+import { bootSector } from "../rigs/xen/boot-sector.ts";
 import type { XenRigHost } from "../rigs/xen/xen-host.ts";
 import type { ContractHooks, ContractWorld } from "./suite.ts";
 
@@ -31,10 +33,14 @@ export const XL_CAPABILITIES: readonly Capability[] = [
   "pause",
   "save",
   "consoleLog",
+  "serialConsole",
   "volumes",
   "directKernel",
   "events",
 ];
+
+/** What one that has no BIOS can do there. */
+export const XL_PARAVIRTUAL: readonly Capability[] = [...XL_CAPABILITIES, "firmwarePvgrub"];
 
 // Debian's kernel has no key of its own that makes it panic, unless it is told.
 const COMMAND_LINE = `${GUEST_KERNEL_ARGS} sysrq_always_enabled`;
@@ -120,11 +126,23 @@ export function xlHooks(host: () => XenRigHost, guestType: GuestType): ContractH
     cutDomainPower: async (_world, uuid) => {
       await run(host(), `${DOMID}; xl destroy "$(domid "$1")"`, uuid);
     },
-    crashDomain: async (_world, uuid) => {
-      await run(host(), `${DOMID}; xl sysrq "$(domid "$1")" c`, uuid);
-    },
+    // A machine's firmware knows no such key.
+    ...(guestType === "hvm"
+      ? {}
+      : {
+          crashDomain: async (_world: ContractWorld, uuid: string) => {
+            await run(host(), `${DOMID}; xl sysrq "$(domid "$1")" c`, uuid);
+          },
+        }),
     // Without this the guest's kernel does not listen to what Xen's toolstack asks for.
-    deafen: async ({ kernel }, spec, connection) => {
+    deafen: async ({ kernel, bootSector: obeying }, spec, connection) => {
+      if (obeying !== undefined) {
+        const content = bootSector({ obeys: false });
+        for (const { volume } of spec.disks) {
+          await connection.volumes?.uploadVolume(volume, Readable.from([content]), content.length, call);
+        }
+        return;
+      }
       if (kernel === null) throw new Error("the guest of this world boots from a kernel");
       const commandLine = `${kernel.commandLine} initcall_blacklist=xen_setup_shutdown_event`;
       await connection.defineDomain({ ...spec, boot: { kind: "kernel", ...kernel, commandLine } }, call);

@@ -25,6 +25,8 @@ export interface Caller {
   ended(operationId: string): Promise<EndedOperation>;
   /** Sends it and waits for its success. */
   done(change: Change): Promise<void>;
+  /** Makes what is there at once, without an operation. */
+  make(path: string, body: object): Promise<void>;
   /** A delete that is done at once. */
   remove(path: string): Promise<void>;
 }
@@ -67,6 +69,9 @@ export function callerOf(url: () => string): Caller {
   };
   return {
     ...{ read, ask, ended },
+    async make(path, body) {
+      await send({ method: "POST", path, body });
+    },
     async remove(path) {
       await send({ method: "DELETE", path });
     },

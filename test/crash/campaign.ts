@@ -9,7 +9,15 @@ import { complaintsOf, type World } from "./complaints.ts";
 import { type CrashService, startCrashService } from "./crash-service.ts";
 import { MOST_WITHOUT_HOST } from "./groups.ts";
 import { diskContent, serveImages, uploadImage } from "./image-server.ts";
-import { DISK_IMAGE, KERNEL_IMAGE, type Place, type Stage, sceneOf } from "./scenes.ts";
+import {
+  CAMPAIGN_NETWORK,
+  DISK_IMAGE,
+  KERNEL_IMAGE,
+  type Place,
+  POOL,
+  type Stage,
+  sceneOf,
+} from "./scenes.ts";
 import { type Act, type Effect, powerOf, verdictOn, vmIdOf } from "./verdict.ts";
 
 /** What the guests of a rig are. */
@@ -29,6 +37,8 @@ export interface Rig {
   readonly newHostUri: (name: string) => string;
   readonly deafen: (vmId: string, host: string) => Promise<void>;
   readonly guest: Guest;
+  /** Whether its guests are in a network of the project. */
+  readonly makesNetworks: boolean;
   world(): Promise<World>;
   close(): Promise<void>;
 }
@@ -86,11 +96,20 @@ export async function startCampaign(
     takesDisks: guest.takesDisks,
   };
   const field: Field = { database, dataDir, rig, stage };
-  await uploadImage(service.url, DISK_IMAGE, "disk", diskContent());
-  await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE));
+  const imageIds = [
+    await uploadImage(service.url, DISK_IMAGE, "disk", diskContent()),
+    await uploadImage(service.url, KERNEL_IMAGE, "kernel", guest.kernel(KERNEL_IMAGE)),
+  ];
   const register = ({ name, registration }: Rig["hosts"][number]) =>
     call.done({ method: "POST", path: "/v1/hosts", body: { name, ...registration } });
   await Promise.all(rig.hosts.map(register));
+  if (rig.makesNetworks) await call.make("/v1/networks", CAMPAIGN_NETWORK);
+  // That images are brought is an operation of its own, met by its own scene: creates find them there.
+  for (const image of imageIds) {
+    const bring = ({ name }: Rig["hosts"][number]) =>
+      call.done({ method: "POST", path: `/v1/hosts/${name}/images`, body: { image, pool: POOL } });
+    await Promise.all(rig.hosts.map(bring));
+  }
   const effects = new Map<string, Effect>();
   let rounds = 0;
   return {
@@ -210,10 +229,18 @@ async function clear(field: Field): Promise<void> {
   await Promise.all(free.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/volumes/${id}` })));
   const images = await db.image.findMany({ where: { name: { notIn: [DISK_IMAGE, KERNEL_IMAGE] } } });
   for (const { id } of images) await stage.call.remove(`/v1/images/${id}`);
+  const networks = await db.network.findMany({ where: { name: { not: CAMPAIGN_NETWORK.name } } });
+  await Promise.all(
+    networks.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/networks/${id}` })),
+  );
   const hosts = await db.host.findMany({ where: { name: { notIn: rig.hosts.map(({ name }) => name) } } });
   for (const { id } of hosts) await stage.call.remove(`/v1/hosts/${id}`);
   await settle(field);
-  const { domains, volumes, consoleLogs } = await rig.world();
-  const left = [...domains.keys(), ...volumes, ...consoleLogs];
+  const kept = await db.network.findMany({ select: { id: true } });
+  const { domains, volumes, consoleLogs, networks: made = [], leases = [] } = await rig.world();
+  const copies = new Set((await db.hostImage.findMany({ select: { name: true } })).map(({ name }) => name));
+  const others = volumes.filter((name) => !copies.has(name));
+  const foreign = made.filter((uuid) => kept.every(({ id }) => id !== uuid));
+  const left = [...domains.keys(), ...others, ...consoleLogs, ...foreign, ...leases];
   if (left.length > 0) throw new Error(`left on the hosts after everything was deleted: ${left.join(", ")}`);
 }

@@ -164,11 +164,12 @@ function cellOf(at: Case, point: CrashPoint, step: Step<unknown> | null, id: str
 }
 
 /** A failure that was not recorded is forgotten with the process; a cancel is kept from when it was asked for. */
-function endOf({ fault, undoable, forwardOnly }: Case, point: CrashPoint): OperationState {
+function endOf({ fault, undoable, forwardOnly, active }: Case, point: CrashPoint): OperationState {
   if (fault === "none") return "succeeded";
   if (fault === "cancel") return "cancelled";
   const forgotten =
     undoable.length === 0 || forwardOnly ? point === "end.written" : point === "undoDecision.before";
   if (forgotten) return "succeeded";
-  return forwardOnly ? "attention" : "failed";
+  // The only step that fails is the first one, which is said to have done nothing then.
+  return forwardOnly && active.length > 1 ? "attention" : "failed";
 }

@@ -10,6 +10,10 @@ export interface World {
   readonly volumes: readonly string[];
   /** UUIDs of the domains that have a console log. */
   readonly consoleLogs: readonly string[];
+  /** UUIDs of the networks that are ours, each once for each host that has it; absent where they are not looked at. */
+  readonly networks?: readonly string[];
+  /** MAC addresses that DHCP of these gives an address to. */
+  readonly leases?: readonly string[];
 }
 
 type Db = TestDatabase["db"];
@@ -26,6 +30,8 @@ export async function complaintsOf(
   return [
     ...(await openEnds(db, workers)),
     ...(await domainComplaints(db, world)),
+    ...(await networkComplaints(db, world)),
+    ...(await copyComplaints(db, world)),
     ...(await imageComplaints(db, join(dataDir, "images"))),
   ];
 }
@@ -75,9 +81,68 @@ async function domainComplaints(db: Db, world: World): Promise<string[]> {
     ...differences(
       "volume",
       wanted.map(({ name }) => name),
-      world.volumes,
+      world.volumes.filter((name) => !isCopy(name)),
     ),
     ...wanted.filter(({ state }) => state !== "ready").map(({ name }) => `volume ${name} is not ready`),
+  ];
+}
+
+/**
+ * A network may be written down for a host that does not have it yet, but not the other way round. A lease is there for
+ * each NIC of a VM that was made, and for nothing else.
+ */
+async function networkComplaints(db: Db, world: World): Promise<string[]> {
+  const unfinished = await db.network.findMany({ where: { state: "deleting" }, select: { name: true } });
+  const rows = await db.networkHost.findMany({ select: { networkId: true } });
+  const written = rows.map(({ networkId }) => networkId);
+  const nics = await db.vmNic.findMany({
+    where: { networkId: { not: null }, vm: { phase: "ready" } },
+    select: { macAddress: true, attached: true, name: true },
+  });
+  const addresses = await db.$queryRaw<{ count: number }[]>`
+    SELECT count(*)::int AS count FROM vm_nic c WHERE c.network_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM network_address a WHERE a.vm_id = c.vm_id AND a.nic_name = c.name)`;
+  const surplus = (world.networks ?? []).filter(
+    (id) =>
+      (world.networks ?? []).filter((other) => other === id).length >
+      written.filter((other) => other === id).length,
+  );
+  return [
+    ...unfinished.map(({ name }) => `network ${name} is still being deleted`),
+    ...[...new Set(surplus)].map((id) => `network ${id} is on more hosts than is written down`),
+    ...(addresses[0]?.count === 0 ? [] : ["a NIC has no address"]),
+    ...nics.filter(({ attached }) => !attached).map(({ name }) => `NIC ${name} is still being attached`),
+    ...(world.leases === undefined
+      ? []
+      : differences(
+          "lease",
+          nics.map(({ macAddress }) => macAddress),
+          world.leases,
+        )),
+  ];
+}
+
+function isCopy(name: string): boolean {
+  return name.startsWith("drover-image-");
+}
+
+/** Copies of images that are half there, that nobody needs, or that are not where the inventory has them. */
+async function copyComplaints(db: Db, world: World): Promise<string[]> {
+  const copies = await db.hostImage.findMany({ select: { name: true, state: true, sha256: true } });
+  const images = await db.image.findMany({ where: { state: "ready" }, select: { sha256: true } });
+  const contents = new Set(images.map(({ sha256 }) => sha256));
+  const found = world.volumes.filter(isCopy);
+  const count = (names: readonly string[], name: string): number =>
+    names.filter((other) => other === name).length;
+  const wanted = copies.map(({ name }) => name);
+  const held = await db.hostImageUse.count({ where: { volume: { format: "raw", vm: { phase: "ready" } } } });
+  return [
+    ...copies.filter(({ state }) => state !== "ready").map(({ name, state }) => `copy ${name} is ${state}`),
+    ...copies.filter(({ sha256 }) => !contents.has(sha256)).map(({ name }) => `copy ${name} is of no image`),
+    ...[...new Set([...wanted, ...found])]
+      .filter((name) => count(wanted, name) !== count(found, name))
+      .map((name) => `copy ${name}: ${count(wanted, name)} wanted, ${count(found, name)} found`),
+    ...(held === 0 ? [] : [`copies held by volumes that are complete: ${held}`]),
   ];
 }
 

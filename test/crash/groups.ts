@@ -10,7 +10,7 @@ const IN_TRANSACTION: ReadonlySet<CrashPoint> = new Set([
   "end.written",
 ]);
 const MOST_IN_TRANSACTION = 8;
-/** A worker runs no more at once that are on no host: images come to it without one. */
+/** A worker runs no more at once that are on no host: images come to it without one, and networks go. */
 export const MOST_WITHOUT_HOST = 16;
 
 /** Splits cells into those that one kill meets together. Who waits for his claim holds everybody else up. */
@@ -34,13 +34,13 @@ function hasRoom(group: readonly Cell[], cell: Cell, size: number): boolean {
   if (group.length >= size) return false;
   // Which operation of a kind comes to which point is left to chance: they must all have the same steps.
   if (group.some(({ kind, scene }) => kind === cell.kind && scene !== cell.scene)) return false;
-  if (
-    cell.kind.startsWith("image.") &&
-    group.filter(({ kind }) => kind.startsWith("image.")).length >= MOST_WITHOUT_HOST
-  )
-    return false;
+  if (isWithoutHost(cell) && group.filter(isWithoutHost).length >= MOST_WITHOUT_HOST) return false;
   if (!IN_TRANSACTION.has(cell.point)) return true;
   return group.filter(({ point }) => IN_TRANSACTION.has(point)).length < MOST_IN_TRANSACTION;
+}
+
+function isWithoutHost({ kind }: Cell): boolean {
+  return kind.startsWith("image.") || kind === "network.delete";
 }
 
 /** A part of the matrix, drawn by the seed, in which every point and every step of every kind occurs. */

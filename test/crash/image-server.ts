@@ -19,19 +19,20 @@ export async function serveImages(): Promise<{ readonly url: string; close(): vo
   };
 }
 
-/** Uploads an image. */
+/** Uploads an image, and returns its id. */
 export async function uploadImage(
   serviceUrl: string,
   name: string,
   kind: "disk" | "kernel",
   body: Buffer,
-): Promise<void> {
+): Promise<string> {
   const answer = await fetch(`${serviceUrl}/v1/images/${name}/content?kind=${kind}`, {
     method: "PUT",
     headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/octet-stream" },
     body: new Uint8Array(body),
   });
   if (!answer.ok) throw new Error(`no image: ${await answer.text()}`);
+  return ((await answer.json()) as { readonly id: string }).id;
 }
 
 /** A disk from which nothing boots. */

@@ -13,13 +13,15 @@ import { operationKinds } from "../../src/worker.ts";
 /** The registry as the service makes it, to be read only: nothing runs by it here. */
 export function everyKind(): KindRegistry {
   const files = createImageFiles({ directory: "unused", reserveBytes: 0 });
-  const images = { open: () => Promise.reject(new Error("no image is read here")) };
+  const unread = () => Promise.reject(new Error("no image is read here"));
+  const images = { open: unread, openRaw: unread };
   const allow = parseImportAllowList([]);
   const limits = { maxBytes: GIB, maxVirtualSizeBytes: GIB };
   const arrival = { files, qemuImg: null, limits, collect: () => undefined };
   const builder = createImageBuilder({ directory: "unused", tools: SYSTEM_TOOLS, allow, reserveBytes: 0 });
   return operationKinds({
     ...{ installationId: newId(), images, secretBox: createSecretBox(Buffer.alloc(32)) },
+    imageCacheBytes: GIB,
     importKind: imageImportKind({ ...arrival, allow }),
     buildKind: imageBuildKind({ ...arrival, builder, atOnce: 1 }),
   });

@@ -1,8 +1,10 @@
 import { readdir } from "node:fs/promises";
+import { NETWORK_MARK_NAMESPACE } from "../../src/hypervisors/libvirt/ownership.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import type { Rig } from "./campaign.ts";
 import type { World } from "./complaints.ts";
 import { kernelContent } from "./image-server.ts";
+import { NIC_SPEC } from "./scenes.ts";
 
 /** Emulated KVM hosts with a real libvirtd and real QEMU each. */
 export async function openQemuRig(hostCount: number): Promise<Rig> {
@@ -17,7 +19,8 @@ export async function openQemuRig(hostCount: number): Promise<Rig> {
     },
     // Its kernel halts at once: it hears nothing anyway, and lets go of nothing.
     deafen: () => Promise.resolve(),
-    guest: { kernel: kernelContent, spec: {}, takesDisks: false },
+    guest: { kernel: kernelContent, spec: NIC_SPEC, takesDisks: false },
+    makesNetworks: true,
     world: () => readWorld(hosts),
     close: async () => {
       await Promise.all(hosts.map((host) => host.stop()));
@@ -33,7 +36,15 @@ async function readWorld(hosts: readonly KvmHost[]): Promise<World> {
   const domains = new Map<string, string>();
   const volumes: string[] = [];
   const consoleLogs: string[] = [];
+  const networks: string[] = [];
+  const leases: string[] = [];
   for (const host of hosts) {
+    for (const uuid of (await host.virsh(["net-list", "--all", "--uuid"])).split("\n")) {
+      const xml = uuid === "" ? "" : await host.virsh(["net-dumpxml", uuid]);
+      if (!xml.includes(NETWORK_MARK_NAMESPACE)) continue;
+      networks.push(uuid);
+      leases.push(...[...xml.matchAll(/<host mac=["']([0-9a-f:]{17})["']/g)].map(([, mac = ""]) => mac));
+    }
     for (const [state, power] of Object.entries(POWERS)) {
       for (const uuid of (await host.virsh(["list", "--all", "--uuid", `--${state}`])).split("\n"))
         if (uuid !== "") domains.set(uuid, power);
@@ -47,5 +58,5 @@ async function readWorld(hosts: readonly KvmHost[]): Promise<World> {
       else consoleLogs.push(log);
     }
   }
-  return { domains, volumes, consoleLogs };
+  return { domains, volumes, consoleLogs, networks, leases };
 }

@@ -39,6 +39,12 @@ export interface Scene {
 export const DISK_IMAGE = "disk-image";
 export const KERNEL_IMAGE = "kernel-image";
 
+/** The network that the VMs of the scenes are in, where the rig's hosts make networks. */
+export const CAMPAIGN_NETWORK = { name: "campaign", kind: "isolated", ipv4: { cidr: "10.64.0.0/16" } };
+export const NIC_SPEC = { nics: [{ name: "eth0", network: CAMPAIGN_NETWORK.name }] };
+/** The pool of every rig's hosts. */
+export const POOL = "default";
+
 const nothing = (): Promise<void> => Promise.resolve();
 
 /** A create that does not start has a step that others leave out. */
@@ -48,18 +54,27 @@ const SAVED_START = "vm.start saved";
 /** What is off is defined anew. */
 const STOPPED_ATTACH = "vm.attachDisk stopped";
 const STOPPED_DETACH = "vm.detachDisk stopped";
+/** NICs of a VM that is off are in its definition only. */
+const OFF_ATTACH = "vm.attachNic off";
+const OFF_DETACH = "vm.detachNic off";
 /** Scenes of a kind beside the one of its own name. */
 const FURTHER: Readonly<Record<string, readonly string[]>> = {
   "vm.create": [STOPPED_CREATE],
   "vm.start": [SAVED_START],
   "vm.attachDisk": [STOPPED_ATTACH],
   "vm.detachDisk": [STOPPED_DETACH],
+  "vm.attachNic": [OFF_ATTACH],
+  "vm.detachNic": [OFF_DETACH],
 };
 
 /** Bodies of actions whose defaults leave a step without work. */
 const BODIES: Readonly<Partial<Record<ActionName, object>>> = { stop: { timeoutSeconds: 1 } };
 /** From which VMs are acted on. */
 const POWERS = ["off", "running", "paused", "saved"] as const;
+
+/** Ids by the name of the place: of the image, and of its copy on the host. */
+const brought = new Map<string, string>();
+const evicted = new Map<string, string>();
 
 const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "host.register": {
@@ -95,6 +110,46 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
       body: { name, kind: "disk", source: { kind: "debootstrap", suite: "bookworm" } },
     }),
   },
+  "network.delete": {
+    input: {},
+    prepare: (stage, { name }) => makeNetwork(stage, name),
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/networks/${name}` }),
+  },
+  "network.withdraw": {
+    input: {},
+    async prepare(stage, place) {
+      await makeNetwork(stage, place.name);
+      // A VM that was there leaves the network on its host.
+      const nics = [{ name: "eth0", network: place.name }];
+      const vm = createRequest({ ...stage, guestSpec: { ...stage.guestSpec, nics } }, place, "stopped");
+      await stage.call.done(vm);
+      await stage.call.done({ method: "DELETE", path: `/v1/vms/${place.name}` });
+    },
+    request: (_stage, { name, host }) => ({ method: "DELETE", path: `/v1/networks/${name}/hosts/${host}` }),
+  },
+  "vm.attachNic": attachNicScene("running"),
+  [OFF_ATTACH]: attachNicScene("off"),
+  "vm.detachNic": detachNicScene("running"),
+  [OFF_DETACH]: detachNicScene("off"),
+  "hostImage.bring": {
+    input: {},
+    prepare: async (stage, place) => {
+      brought.set(place.name, await importImage(stage, place));
+    },
+    request: (_stage, place) => bringRequest(place),
+  },
+  "hostImage.evict": {
+    input: {},
+    prepare: async (stage, place) => {
+      brought.set(place.name, await importImage(stage, place));
+      await stage.call.done(bringRequest(place));
+      evicted.set(place.name, await copyOf(stage, place));
+    },
+    request: (_stage, { name, host }) => ({
+      method: "DELETE",
+      path: `/v1/hosts/${host}/images/${evicted.get(name) ?? ""}`,
+    }),
+  },
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),
@@ -117,10 +172,10 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
       body: { sizeGib: 2 },
     }),
   },
-  "vm.attachDisk": attachScene("running"),
-  [STOPPED_ATTACH]: attachScene("stopped"),
-  "vm.detachDisk": detachScene("running"),
-  [STOPPED_DETACH]: detachScene("stopped"),
+  "vm.attachDisk": attachDiskScene("running"),
+  [STOPPED_ATTACH]: attachDiskScene("stopped"),
+  "vm.detachDisk": detachDiskScene("running"),
+  [STOPPED_DETACH]: detachDiskScene("stopped"),
   "vm.delete": {
     input: {},
     prepare: (stage, place) => makeVm(stage, place, "running"),
@@ -147,15 +202,66 @@ export function sceneOf(name: string): Scene {
   return scene;
 }
 
+let subnets = 0;
+
+/** Networks of one installation have subnets apart. */
+async function makeNetwork({ call }: Stage, name: string): Promise<void> {
+  const cidr = `10.${65 + (subnets >> 8)}.${subnets++ & 255}.0/24`;
+  await call.make("/v1/networks", { name, kind: "isolated", ipv4: { cidr } });
+}
+
+const MORE = { name: "more", network: CAMPAIGN_NETWORK.name };
+
+function attachNicScene(power: "running" | "off"): Scene {
+  return {
+    input: { managed: true },
+    prepare: (stage, place) => makeVm(stage, place, power),
+    request: (_stage, { name }) => ({ method: "POST", path: `/v1/vms/${name}/nics`, body: MORE }),
+  };
+}
+
+function detachNicScene(power: "running" | "off"): Scene {
+  return {
+    input: { managed: true },
+    async prepare(stage, place) {
+      await makeVm(stage, place, power);
+      await stage.call.done({ method: "POST", path: `/v1/vms/${place.name}/nics`, body: MORE });
+    },
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/nics/${MORE.name}` }),
+  };
+}
+
+/** An image with a content of its own. */
+async function importImage({ call, imageUrl }: Stage, { name }: Place): Promise<string> {
+  const source = { kind: "url", url: `${imageUrl}/${name}` };
+  await call.done({ method: "POST", path: "/v1/images", body: { name, kind: "kernel", source } });
+  return ((await call.read(`/v1/images/${name}`)) as { readonly id: string }).id;
+}
+
+function bringRequest({ name, host }: Place): Change {
+  const body = { image: brought.get(name) ?? "", pool: POOL };
+  return { method: "POST", path: `/v1/hosts/${host}/images`, body };
+}
+
+async function copyOf({ call }: Stage, { name, host }: Place): Promise<string> {
+  const image = (await call.read(`/v1/images/${name}`)) as { readonly sha256: string };
+  const { items } = (await call.read(`/v1/hosts/${host}/images`)) as {
+    readonly items: readonly { readonly id: string; readonly sha256: string }[];
+  };
+  const copy = items.find(({ sha256 }) => sha256 === image.sha256);
+  if (copy === undefined) throw new Error(`${host} has no copy of image ${name}`);
+  return copy.id;
+}
+
 function createScene(runPolicy: "running" | "stopped"): Scene {
   return {
-    input: { start: runPolicy === "running", bootFiles: true, disks: true },
+    input: { start: runPolicy === "running", bootFiles: true, disks: true, networks: true },
     prepare: nothing,
     request: (stage, place) => createRequest(stage, place, runPolicy),
   };
 }
 
-function attachScene(runPolicy: "running" | "stopped"): Scene {
+function attachDiskScene(runPolicy: "running" | "stopped"): Scene {
   return {
     input: { isNew: true },
     prepare: (stage, place) => stage.call.done(vmOfDisks(stage, place, runPolicy)),
@@ -176,7 +282,7 @@ function attachRequest(vm: string): Change {
   };
 }
 
-function detachScene(runPolicy: "running" | "stopped"): Scene {
+function detachDiskScene(runPolicy: "running" | "stopped"): Scene {
   return {
     input: { timeoutSeconds: 60, deleteVolume: true },
     async prepare(stage, place) {

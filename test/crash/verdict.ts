@@ -65,6 +65,9 @@ async function askAgain(
   const request = sceneOf(cell.scene).request(field.stage, place);
   if (request.method === "DELETE") {
     if (answeredId !== null || (await vmIdOf(field, place.name)) === null) return answeredId;
+    // The VM is there, and what was to be taken out of it may be gone.
+    if (request.path !== `/v1/vms/${place.name}`)
+      return await field.stage.call.ask(request, place.name).catch(() => null);
   }
   return await field.stage.call.ask(request, place.name);
 }

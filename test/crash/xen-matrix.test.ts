@@ -10,7 +10,10 @@ import { openXenRig } from "./xen-rig.ts";
 const AT_ONCE = 8;
 const KINDS: readonly string[] = ["vm.create", "vm.delete"];
 
-const all = matrixOf(everyKind(), inputsOf).cells.filter(({ kind }) => KINDS.includes(kind));
+// Its guests are on bridges that the host has.
+const all = matrixOf(everyKind(), inputsOf).cells.filter(
+  ({ kind, step }) => KINDS.includes(kind) && step !== "prepare-networks",
+);
 const isWhole = process.env["CRASH_MATRIX"] === "full";
 const seed = Number(process.env["CRASH_SEED"] ?? Math.floor(Math.random() * 1e6));
 // In an emulated machine a kill takes a minute: all of them by `npm run crash-matrix`, else one, another each time.

@@ -20,6 +20,8 @@ export async function openXenRig(): Promise<Rig> {
     // Its kernel sleeps at once: it hears nothing anyway.
     deafen: () => Promise.resolve(),
     guest: { kernel: idleKernel, spec: { guestType: "pv" }, takesDisks: false },
+    // Its guests have no NICs: there is nothing to prepare.
+    makesNetworks: false,
     world: () => readXenWorld(host),
     close: () => host.stop(),
   };

@@ -210,6 +210,16 @@ describe("an opened image", () => {
     expect(Buffer.concat(parts).equals(bytes)).toBe(true);
   });
 
+  it("gives a raw disk as it is where one is asked for", async () => {
+    const bytes = rawDisk(5000);
+    const contents = createImageContents(database.db, store.files);
+    const opened = await contents.openRaw(await storeImage(bytes), new AbortController().signal);
+    expect(opened.sizeBytes).toBe(bytes.length);
+    const parts: Uint8Array[] = [];
+    for await (const part of opened.content) parts.push(part);
+    expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+  });
+
   it("is refused where there is none, none yet, or its file is gone", async () => {
     const contents = createImageContents(database.db, store.files);
     await expect(contents.open(newId<ImageId>())).rejects.toMatchObject({ code: "not_found" });

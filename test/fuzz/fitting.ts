@@ -6,8 +6,8 @@ import type { Random } from "./random.ts";
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
 /**
- * Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `token`, `operation`,
- * `volume`, `disk`.
+ * Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`,
+ * `volume`, `disk`, `token`, `operation`.
  */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
@@ -50,7 +50,11 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   volume: ({ known, random }) => random.pick([...(known["volume"] ?? []), "missing"]),
   kernel: ({ random }) => random.pick(["kernel", "kernel", "disk", "missing"]),
   initrd: ({ random }) => random.pick(["initrd", "initrd", "kernel"]),
-  network: ({ random }) => random.pick(["default", "default", "default", "other"]),
+  network: ({ known, random }) =>
+    random.pick(["default", "default", "host:default", "other", ...(known["network"] ?? [])]),
+  cidr: ({ random }) =>
+    random.pick([`10.${random.below(250)}.0.0/24`, "10.0.0.0/30", "fd00:1::/64", "10.0.0.1/8", "x"]),
+  ipv4Address: ({ random }) => `10.200.0.${random.below(256)}`,
   pool: ({ random }) => random.pick(["default", "default", "other"]),
   project: ({ random }) => random.pick(["default", "default", "default", "missing"]),
   uri: ({ random }) => random.pick(HOST_URIS),
@@ -60,7 +64,8 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   count: ({ random }) => random.pick([1, 1, 1, 1, 2, 4, 1024]),
   disks: ({ random }) => (random.chance(0.7) ? random.pick(USUAL_DISKS) : undefined),
   nics: ({ random }) => (random.chance(0.7) ? [{ name: "eth0", network: "default" }] : undefined),
-  boot: ({ random }) => (random.chance(0.5) ? { firmware: "bios" } : undefined),
+  boot: ({ random }) =>
+    random.chance(0.5) ? { firmware: random.pick(["bios", "bios", "pvgrub"]) } : undefined,
   timeoutSeconds: () => 1,
   wait: ({ random }) => random.pick(["0", "1"]),
   pageSize: ({ random }) => random.pick(["1", "2", "50", "0", "-5", "100000"]),

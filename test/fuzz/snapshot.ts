@@ -15,6 +15,12 @@ export async function takeSnapshot(db: Database): Promise<Snapshot> {
         FROM image) AS image,
       (SELECT md5(string_agg(concat_ws('|', id, name, labels, generation, base64), ';' ORDER BY id))
         FROM ssh_key) AS ssh_key,
+      (SELECT md5(string_agg(concat_ws('|', id, name, labels, generation, state), ';' ORDER BY id))
+        FROM network) AS network,
+      (SELECT md5(string_agg(concat_ws('|', vm_id, name, network, mac_address), ';' ORDER BY vm_id, name))
+        FROM vm_nic) AS vm_nic,
+      (SELECT md5(string_agg(concat_ws('|', network_id, address, vm_id), ';' ORDER BY network_id, address))
+        FROM network_address) AS network_address,
       (SELECT md5(string_agg(concat_ws('|', vm_id, md5(files)), ';' ORDER BY vm_id)) FROM vm_seed) AS vm_seed,
       (SELECT md5(string_agg(concat_ws('|', id, vm_id, host_id, pool, name, own_name, labels,
         generation, delete_policy), ';' ORDER BY id))

@@ -37,7 +37,9 @@ const SSH_KEY = "spare-key";
 const VOLUME = "spare-volume";
 /** One that a VM can be without. */
 const DISK = "extra";
-const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, token: 10, volume: 6 };
+const NETWORK = { name: "spare-network", kind: "nat", ipv4: { cidr: "10.200.0.0/24" } };
+const NICS = ["eth0", "eth1", "eth2"] as const;
+const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, network: 6, token: 10, volume: 6 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
 
@@ -61,6 +63,7 @@ export async function createWorld(service: TestService): Promise<World> {
       await call("POST", "/v1/hosts", DOWN);
       await call("POST", "/v1/tokens", { name: "spare" });
       await call("POST", "/v1/ssh-keys", { name: SSH_KEY, publicKey: publicKey(SSH_KEY) });
+      await call("POST", "/v1/networks", NETWORK);
       for (const name of IMAGES) await ensureImage(service, name);
       const source = { kind: "debootstrap", suite: "bookworm" };
       await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
@@ -104,14 +107,15 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, tokens, operations, volumes] = await Promise.all([
+  const [vms, hosts, images, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
     db.sshKey.findMany(NEWEST),
+    db.network.findMany(NEWEST),
+    db.volume.findMany({ ...NEWEST, select: { id: true, ownName: true } }),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
-    db.volume.findMany({ orderBy: { createdAt: "desc" }, take: 12, select: { id: true, ownName: true } }),
   ]);
   // Those that are always there come first and more often.
   const refer = (fixed: readonly string[], rows: readonly { id: string; name: string }[]): string[] => [
@@ -123,6 +127,8 @@ async function readKnown(db: Db): Promise<Known> {
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer([...IMAGES, BUILT], images),
     sshKey: refer([SSH_KEY], sshKeys),
+    network: refer([NETWORK.name], networks),
+    nic: NICS,
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
     volume: refer(
@@ -159,6 +165,12 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
     await call("DELETE", `/v1/volumes/${id}`);
   const sshKeys = surplus(await db.sshKey.findMany({ select: { name: true } }), [SSH_KEY], LEFT_OVER.sshKey);
   for (const { name } of sshKeys) await call("DELETE", `/v1/ssh-keys/${name}`);
+  const networks = surplus(
+    await db.network.findMany({ select: { name: true } }),
+    [NETWORK.name],
+    LEFT_OVER.network,
+  );
+  for (const { name } of networks) await call("DELETE", `/v1/networks/${name}`);
   const rows = await db.apiToken.findMany({ where: { revokedAt: null }, select: { id: true, name: true } });
   for (const { id } of surplus(rows, OWN_TOKENS, LEFT_OVER.token)) await call("DELETE", `/v1/tokens/${id}`);
 }
@@ -208,6 +220,7 @@ async function ensureVm(
       cpu: { count: 1 },
       memoryMib: 64,
       disks: [{ name: "root", sizeGib: 1 }],
+      nics: NICS.map((nic) => ({ name: nic, network: "default" })),
     };
     const body = { name, spec: { ...spec, hypervisor: "kvm" as const, placement: { host: "host-a" } } };
     const { operation } = await ok(createVm({ client, body }));

@@ -54,16 +54,75 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     },
   },
   {
+    name: "xl-lock-that-is-none-any-more",
+    breaks: "two changes of one domain at once on a Xen host: one holds a lock file that was removed",
+    edits: [
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: `[ ! "$lock" -ef "/proc/$$/fd/9" ] || break`,
+        replace: "break",
+      },
+    ],
+    test: {
+      file: "test/contract/xl-transport.test.ts",
+      title: "a change that waited for one that has ended is waited for itself",
+    },
+  },
+  {
+    name: "xl-begins-before-it-waits",
+    breaks: "a change on a Xen host whose caller went away while it waited",
+    edits: [
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: "  while :; do\n    exec 9>>",
+        replace: "  printf '${BEGAN_WORD}\\\\n' || exit 1\n  while :; do\n    exec 9>>",
+      },
+      {
+        file: "src/hypervisors/xl/host-program.ts",
+        find: "  }\n  printf '${BEGAN_WORD}\\\\n' || exit 1\n",
+        replace: "  }\n",
+      },
+    ],
+    test: {
+      file: "test/contract/xl-transport.test.ts",
+      title: "a change whose caller went away while it waited does not begin",
+    },
+  },
+  {
     name: "delete-host-with-vms",
     breaks: "VMs whose host is deleted under them",
     edits: [
       {
         file: "src/hosts/host-service.ts",
-        find: '    if (foreignKeyViolation(error) === null) throw error;\n    throw new DroverError(\n      "in_use",',
-        replace: '    throw new DroverError(\n      "internal",',
+        find: '    throw new DroverError(\n      "in_use",\n      `VMs are still on host',
+        replace: '    throw new DroverError(\n      "internal",\n      `VMs are still on host',
       },
     ],
     test: { file: "test/api/hosts.test.ts", title: "refuses to delete a host with VMs" },
+  },
+  {
+    name: "address-without-the-lock",
+    breaks: "addresses that are taken at the same time: two NICs would want one",
+    edits: [
+      {
+        file: "src/networks/network-store.ts",
+        find: "n.id = ANY(${[...ids]}::text[]::uuid[]) ORDER BY n.id\n    FOR NO KEY UPDATE`",
+        replace: "n.id = ANY(${[...ids]}::text[]::uuid[]) ORDER BY n.id`",
+      },
+    ],
+    test: { file: "test/api/networks-concurrent.test.ts", title: "gives no address twice" },
+  },
+  {
+    name: "lease-that-stays",
+    breaks: "the release of what the host's DHCP gives",
+    edits: [
+      {
+        file: "src/vms/vm-delete.ts",
+        find: "        await releaseNetworks(context);\n",
+        replace: "",
+      },
+    ],
+    test: { file: "test/api/networks.test.ts", title: "has an address of it" },
   },
   {
     name: "idempotency-key-of-any-token",
@@ -221,9 +280,9 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     breaks: "rows that share the value a page ends with",
     edits: [
       {
-        file: "src/vms/vm-store.ts",
-        find: "(${column}, v.id) ${beyond} (${page.after.value}${cast}, ${page.after.id}::uuid)",
-        replace: "${column} ${beyond} ${page.after.value}${cast} AND ${page.after.id}::uuid IS NOT NULL",
+        file: "src/db/keyset.ts",
+        find: "(${column}, ${table}.id) ${beyond} (${after.value}${cast}, ${after.id}::uuid)",
+        replace: "${column} ${beyond} ${after.value}${cast} AND ${after.id}::uuid IS NOT NULL",
       },
     ],
     test: { file: "test/db/vms/pages.test.ts", title: "that were created in the same instant" },

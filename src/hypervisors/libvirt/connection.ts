@@ -13,6 +13,8 @@ import type { HostContext, LibvirtDriverType } from "./host-context.ts";
 import { readInventory } from "./inventory.ts";
 import { Lanes } from "./lanes.ts";
 import { save } from "./managed-save.ts";
+import { networkAbility } from "./networks.ts";
+import { nicAbility } from "./nics.ts";
 import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
@@ -63,6 +65,8 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
           volumes: volumeAbility(lanes),
           diskHotplug: diskHotplugAbility(host),
           downloadVolume: (ref, call) => downloadVolume(lanes, open, ref, call),
+          networks: networkAbility(host),
+          nics: nicAbility(host),
           consoleLog: consoleLogAbility(host),
           ...consoleMembers(consoles, host, transport),
           takeScreenshot: (uuid, call) => takeScreenshot(host, uuid, call),

@@ -8,10 +8,10 @@ import {
   type LibvirtConnection,
   type Transport,
 } from "../../libvirt-rpc/index.ts";
+import { firstByte } from "../first-byte.ts";
 import { type Call, type HostConnection, HypervisorError } from "../hypervisor.ts";
 import { findOwnDomain, type OwnDomain } from "./domain-lookup.ts";
 import { toHypervisorError } from "./errors.ts";
-import { firstByte } from "./first-byte.ts";
 import type { HostContext } from "./host-context.ts";
 import { parseVncPort } from "./parse-graphics.ts";
 import { readDesktopName } from "./rfb-greeting.ts";

@@ -1,4 +1,11 @@
-import { type DomainDisk, type DomainNic, type DomainSpec, HypervisorError } from "../hypervisor.ts";
+import { parseIpv4 } from "../../lib/ip-address.ts";
+import {
+  type DomainDisk,
+  type DomainNic,
+  type DomainSpec,
+  HypervisorError,
+  type NicGuard,
+} from "../hypervisor.ts";
 import { MARK_ELEMENT, MARK_NAMESPACE } from "./ownership.ts";
 import { writeXml, XmlCharacterError, type XmlNode, xmlNode } from "./xml-writer.ts";
 
@@ -10,6 +17,8 @@ export interface GuestPlatform {
   readonly machine: "q35" | null;
   /** Null leaves the choice to the driver. */
   readonly cpu: GuestCpu | null;
+  /** Whether the host has libvirt's network filters. */
+  readonly hasFilters: boolean;
 }
 
 export type GuestCpu =
@@ -58,10 +67,14 @@ export function domainXml(spec: DomainSpec, platform: GuestPlatform, paths: Reso
     xmlNode("on_poweroff", {}, "destroy"),
     xmlNode("on_reboot", {}, "restart"),
     xmlNode("on_crash", {}, "destroy"),
-    xmlNode("devices", {}, devices(spec, paths)),
+    xmlNode("devices", {}, devices(spec, platform, paths)),
   ]);
+  return written(domain);
+}
+
+function written(node: XmlNode): string {
   try {
-    return writeXml(domain);
+    return writeXml(node);
   } catch (cause) {
     if (!(cause instanceof XmlCharacterError)) throw cause;
     throw new HypervisorError("invalid-spec", `the specification is refused: ${cause.message}`, { cause });
@@ -76,12 +89,22 @@ function mark(spec: DomainSpec): XmlNode {
   });
 }
 
+/** Guests need not be signed. */
+const UNSIGNED = xmlNode("firmware", {}, [xmlNode("feature", { enabled: "no", name: "secure-boot" })]);
+
 function operatingSystem(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): XmlNode {
   const machine = platform.machine === null ? {} : { machine: platform.machine };
   const type = xmlNode("type", { arch: platform.architecture, ...machine }, "hvm");
   if (spec.boot.kind === "firmware") {
+    const { firmware } = spec.boot;
+    if (firmware === "pvgrub") {
+      throw new HypervisorError("invalid-spec", "a guest of QEMU has no pvgrub: give it a BIOS, or UEFI");
+    }
     const dev = spec.disks.some(isDisk) ? "hd" : "network";
-    return xmlNode("os", {}, [type, xmlNode("boot", { dev })]);
+    const boot = xmlNode("boot", { dev });
+    return firmware === "uefi"
+      ? xmlNode("os", { firmware: "efi" }, [type, UNSIGNED, boot])
+      : xmlNode("os", {}, [type, boot]);
   }
   if (paths.kernel === null) throw missingPath("kernel");
   const { commandLine } = spec.boot;
@@ -111,7 +134,7 @@ function isDisk({ kind }: DomainDisk): boolean {
   return kind === "disk";
 }
 
-function devices(spec: DomainSpec, paths: ResolvedPaths): readonly XmlNode[] {
+function devices(spec: DomainSpec, platform: GuestPlatform, paths: ResolvedPaths): readonly XmlNode[] {
   const disks = spec.disks.filter(isDisk);
   const cdroms = spec.disks.filter((item) => !isDisk(item));
   const scsi = cdroms.length > 0 ? [xmlNode("controller", { type: "scsi", model: "virtio-scsi" })] : [];
@@ -126,7 +149,7 @@ function devices(spec: DomainSpec, paths: ResolvedPaths): readonly XmlNode[] {
     ...scsi,
     ...disks.map((item, index) => disk(item, index, paths)),
     ...cdroms.map((item, index) => cdrom(item, index, paths)),
-    ...spec.nics.map(networkInterface),
+    ...spec.nics.map((nic) => networkInterface(nic, platform)),
     ...consoles(paths),
     xmlNode("graphics", { type: "vnc", port: "-1", autoport: "yes", listen: "127.0.0.1" }),
     xmlNode("video", {}, [xmlNode("model", { type: "vga", vram: "8192" })]),
@@ -190,12 +213,29 @@ function sourceNode({ type, path }: DiskSource): XmlNode {
   return xmlNode("source", type === "file" ? { file: path } : { dev: path });
 }
 
-function networkInterface(nic: DomainNic): XmlNode {
+/** One NIC by itself, as it is plugged in. Throws HypervisorError `invalid-spec`. */
+export function nicXml(nic: DomainNic, platform: Pick<GuestPlatform, "hasFilters">): string {
+  return written(networkInterface(nic, platform));
+}
+
+function networkInterface(nic: DomainNic, { hasFilters }: Pick<GuestPlatform, "hasFilters">): XmlNode {
   return xmlNode("interface", { type: "network" }, [
     xmlNode("mac", { address: nic.macAddress }),
     xmlNode("source", { network: nic.network }),
     xmlNode("model", { type: "virtio" }),
+    ...(hasFilters && nic.guard !== undefined ? [filterOf(nic.guard)] : []),
   ]);
+}
+
+/**
+ * libvirt's own filters. `clean-traffic` lets IPv4 and ARP pass only: where there is IPv6 the MAC address alone is
+ * guarded.
+ */
+function filterOf({ addresses }: NicGuard): XmlNode {
+  const isIpv4Only = addresses.length > 0 && addresses.every((address) => parseIpv4(address) !== null);
+  if (!isIpv4Only) return xmlNode("filterref", { filter: "no-mac-spoofing" });
+  const parameters = addresses.map((value) => xmlNode("parameter", { name: "IP", value }));
+  return xmlNode("filterref", { filter: "clean-traffic" }, parameters);
 }
 
 /** `vda`, `vdb` … `vdz`, `vdaa` … by the disk's place in the list. */

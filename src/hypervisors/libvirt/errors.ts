@@ -12,6 +12,7 @@ import { HypervisorError, type HypervisorErrorReason } from "../hypervisor.ts";
 const REASON_BY_CODE: ReadonlyMap<number, HypervisorErrorReason> = new Map<number, HypervisorErrorReason>([
   [errorCode.noDomain, "not-found"],
   [errorCode.noNetwork, "not-found"],
+  [errorCode.noNetworkFilter, "not-found"],
   [errorCode.noStoragePool, "not-found"],
   [errorCode.noStorageVol, "not-found"],
   [errorCode.domExist, "already-exists"],
@@ -46,7 +47,10 @@ const REASON_BY_CODE: ReadonlyMap<number, HypervisorErrorReason> = new Map<numbe
 const REASON_BY_MESSAGE: readonly (readonly [RegExp, HypervisorErrorReason])[] = [
   [/No space left on device|Disk quota exceeded|enospc/i, "storage-full"],
   [/cannot allocate memory|cannot set up guest memory|insufficient memory/i, "no-capacity"],
-  [/cannot acquire state change lock|has asynchronous jobs running|is still in use/i, "busy"],
+  [
+    /cannot acquire state change lock|has asynchronous jobs running|is still in use|is still being allocated/i,
+    "busy",
+  ],
   [/No more available PCI slots|no free PCI/i, "no-capacity"],
   [/active console session exists/i, "busy"],
   [/already exists|is already defined/i, "already-exists"],

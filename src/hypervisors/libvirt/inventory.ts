@@ -11,7 +11,15 @@ import {
   type TypedParam,
   typedParamMap,
 } from "../../libvirt-rpc/index.ts";
-import type { Call, HostInventory, ObservedDomain, ObservedNetwork, ObservedPool } from "../hypervisor.ts";
+import type {
+  Call,
+  HostInventory,
+  ObservedDomain,
+  ObservedNetwork,
+  ObservedPool,
+  SeenAddress,
+} from "../hypervisor.ts";
+import { readAddresses } from "./addresses.ts";
 import { type DomainReader, observed, readFacts, readState } from "./domain-lookup.ts";
 import { isNotFound } from "./errors.ts";
 import type { HostCalls } from "./lanes.ts";
@@ -22,6 +30,7 @@ import type { DomainState } from "./power.ts";
 
 /** virConnectListAllDomainsFlags, virConnectListAllNetworksFlags, virConnectListAllStoragePoolsFlags. */
 const ALL = 0;
+const DOMAINS_ACTIVE = 1;
 const DOMAINS_MANAGED_SAVE = 256;
 const DOMAINS_AUTOSTART = 1024;
 const ACTIVE = 2;
@@ -35,13 +44,22 @@ const STATS_STATE = 1;
  */
 export async function readInventory(reader: DomainReader, call: Call): Promise<HostInventory> {
   const { calls } = reader;
-  const [domains, networks, pools, memory] = await Promise.all([
+  const [domains, networks, pools, memory, addresses] = await Promise.all([
     readDomains(reader, call),
     readNetworks(calls, call),
     readPools(calls, call),
     readMemory(calls, call),
+    readSeenAddresses(calls, call),
   ]);
-  return { domains, networks, pools, memoryFreeMib: memory.freeMib };
+  return { domains, networks, pools, memoryFreeMib: memory.freeMib, addresses };
+}
+
+async function readSeenAddresses(calls: HostCalls, call: Call): Promise<readonly SeenAddress[]> {
+  const [{ networks }, domains] = await Promise.all([
+    calls.read(connectListAllNetworks, { flags: ACTIVE }, call),
+    listDomains(calls, DOMAINS_ACTIVE, call),
+  ]);
+  return await readAddresses(calls, { networks, domains }, call);
 }
 
 async function readDomains(reader: DomainReader, call: Call): Promise<readonly ObservedDomain[]> {

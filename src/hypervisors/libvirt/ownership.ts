@@ -7,6 +7,10 @@ export const MARK_NAMESPACE = "https://drover.invalid/xmlns/domain/1";
 /** The name of the mark's element, without prefix. */
 export const MARK_ELEMENT = "vm";
 
+/** The same for a network. */
+export const NETWORK_MARK_NAMESPACE = "https://drover.invalid/xmlns/network/1";
+export const NETWORK_MARK_ELEMENT = "network";
+
 export interface OwnershipMark {
   readonly installationId: string | null;
   readonly vmId: string | null;

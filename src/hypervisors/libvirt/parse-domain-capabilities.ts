@@ -11,6 +11,8 @@ export interface DomainCapabilities {
   /** Named CPU models that guests can be given here. */
   readonly usableCpuModels: ReadonlySet<string>;
   readonly maxCpuCount: number | null;
+  /** Whether it has firmware of this kind that libvirt finds by itself. */
+  readonly hasUefi: boolean;
 }
 
 /** Reads domain capabilities, as virConnectGetDomainCapabilities gives them. */
@@ -21,6 +23,9 @@ export function parseDomainCapabilities(xml: string): DomainCapabilities {
   );
   const custom = modes.find((mode) => attribute(mode, "name") === "custom");
   const models = childrenNamed(custom, "model").filter((model) => attribute(model, "usable") === "yes");
+  const firmwares = childrenNamed(child(root, "os"), "enum").filter(
+    (values) => attribute(values, "name") === "firmware",
+  );
   const maxCpuCount = Number(attribute(child(root, "vcpu"), "max"));
   return {
     domainType: textAt(root, "domain") ?? null,
@@ -28,5 +33,6 @@ export function parseDomainCapabilities(xml: string): DomainCapabilities {
     cpuModes: new Set(modes.flatMap((mode) => attribute(mode, "name") ?? [])),
     usableCpuModels: new Set(models.map((model) => model.text)),
     maxCpuCount: Number.isSafeInteger(maxCpuCount) && maxCpuCount > 0 ? maxCpuCount : null,
+    hasUefi: firmwares.some((values) => childrenNamed(values, "value").some(({ text }) => text === "efi")),
   };
 }

@@ -1,5 +1,6 @@
-import { MARK_ELEMENT, MARK_NAMESPACE, NO_MARK, type OwnershipMark } from "./ownership.ts";
-import { attribute, child, parseXml, sizeBytes, textAt, wholeNumber, type XmlElement } from "./xml.ts";
+import { MARK_ELEMENT, MARK_NAMESPACE, type OwnershipMark } from "./ownership.ts";
+import { findMark } from "./parse-mark.ts";
+import { attribute, child, childrenNamed, parseXml, sizeBytes, textAt, wholeNumber } from "./xml.ts";
 
 /** What we take from a domain's XML. */
 export interface DomainFacts extends OwnershipMark {
@@ -16,21 +17,14 @@ export function parseDomain(xml: string): DomainFacts {
   const root = parseXml(xml, DOCUMENT);
   const vcpu = child(root, "vcpu");
   return {
-    ...findMark(child(root, "metadata")),
+    ...findMark(root, MARK_ELEMENT, MARK_NAMESPACE),
     cpuCount: wholeNumber(attribute(vcpu, "current") ?? textAt(root, "vcpu"), DOCUMENT, "<vcpu>"),
     memoryMib: Math.ceil(sizeBytes(child(root, "memory"), "KiB", DOCUMENT) / 2 ** 20),
   };
 }
 
-/** Finds our mark by its namespace: the prefix belongs to whoever wrote the document last. */
-function findMark(metadata: XmlElement | undefined): OwnershipMark {
-  const mark = metadata?.children.find((element) => isMark(element));
-  if (mark === undefined) return NO_MARK;
-  return { installationId: attribute(mark, "installation") ?? null, vmId: attribute(mark, "id") ?? null };
-}
-
-function isMark(element: XmlElement): boolean {
-  const [prefix, local] = element.name.includes(":") ? element.name.split(":", 2) : ["", element.name];
-  const declaration = prefix === "" || prefix === undefined ? "xmlns" : `xmlns:${prefix}`;
-  return local === MARK_ELEMENT && attribute(element, declaration) === MARK_NAMESPACE;
+/** The MAC addresses of a domain's network interfaces, in lower case and in their order. */
+export function parseMacAddresses(xml: string): readonly string[] {
+  const interfaces = childrenNamed(child(parseXml(xml, DOCUMENT), "devices"), "interface");
+  return interfaces.flatMap((nic) => attribute(child(nic, "mac"), "address")?.toLowerCase() ?? []);
 }

@@ -1,4 +1,7 @@
-import { attribute, child, parseXml, textAt, unreadable } from "./xml.ts";
+import type { StaticLease } from "../hypervisor.ts";
+import { NETWORK_MARK_ELEMENT, NETWORK_MARK_NAMESPACE } from "./ownership.ts";
+import { findMark } from "./parse-mark.ts";
+import { attribute, child, childrenNamed, parseXml, textAt, unreadable } from "./xml.ts";
 
 /** What we take from a network's XML. */
 export interface NetworkFacts {
@@ -21,4 +24,27 @@ export function parseNetwork(xml: string): NetworkFacts {
     bridge: attribute(child(root, "bridge"), "name") ?? null,
     mode: forward === undefined ? "isolated" : (attribute(forward, "mode") ?? "nat"),
   };
+}
+
+/** What of a network decides whether and how we may change it. */
+export interface NetworkOwnership {
+  /** Whose it is by the mark that it carries; null: it carries none. */
+  readonly installationId: string | null;
+  /** Which MAC address gets which address by DHCP. */
+  readonly leases: readonly StaticLease[];
+}
+
+/** Reads the mark and the DHCP hosts of a network's XML. Hosts without a MAC address are IPv6's, and none of ours. */
+export function parseNetworkOwnership(xml: string): NetworkOwnership {
+  const root = parseXml(xml, "network");
+  const { installationId } = findMark(root, NETWORK_MARK_ELEMENT, NETWORK_MARK_NAMESPACE);
+  const hosts = childrenNamed(root, "ip").flatMap((ip) => childrenNamed(child(ip, "dhcp"), "host"));
+  const leases = hosts.flatMap((host) => {
+    const macAddress = attribute(host, "mac");
+    const ipv4Address = attribute(host, "ip");
+    return macAddress === undefined || ipv4Address === undefined
+      ? []
+      : [{ macAddress: macAddress.toLowerCase(), ipv4Address }];
+  });
+  return { installationId, leases };
 }

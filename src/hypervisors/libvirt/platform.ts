@@ -1,6 +1,11 @@
-import { connectGetCapabilities, connectGetDomainCapabilities } from "../../libvirt-rpc/index.ts";
+import {
+  connectGetCapabilities,
+  connectGetDomainCapabilities,
+  nwfilterLookupByName,
+} from "../../libvirt-rpc/index.ts";
 import { type Accelerator, type Call, HypervisorError } from "../hypervisor.ts";
 import type { GuestCpu, GuestPlatform } from "./domain-xml.ts";
+import { isNotFound, isUnsupported } from "./errors.ts";
 import type { LibvirtDriverType } from "./host-context.ts";
 import type { HostCalls } from "./lanes.ts";
 import { type Capabilities, parseCapabilities } from "./parse-capabilities.ts";
@@ -19,6 +24,7 @@ const EMULATED_MODELS = ["Westmere", "Nehalem", "qemu64"] as const;
 
 export interface Platform extends GuestPlatform {
   readonly capabilities: Capabilities;
+  readonly hasUefi: boolean;
 }
 
 /**
@@ -36,12 +42,15 @@ export async function readPlatform(
   if (driverType === "TEST") {
     const architecture = capabilities.guests.find(({ osType }) => osType === "hvm")?.architecture;
     if (architecture === undefined) throw noGuests("hvm");
-    return { capabilities, domainType: "test", architecture, machine: null, cpu: null };
+    const lacks = { hasUefi: false, hasFilters: false };
+    return { capabilities, domainType: "test", architecture, machine: null, cpu: null, ...lacks };
   }
   const domainType = await chooseDomainType(calls, capabilities, accelerator, call);
   const ability = await readDomainCapabilities(calls, domainType, call);
   const cpu = domainType === "kvm" ? hostCpu(ability) : emulatedCpu(ability);
-  return { capabilities, domainType, architecture: ARCHITECTURE, machine: MACHINE, cpu };
+  const { hasUefi } = ability;
+  const hasFilters = await readHasFilters(calls, call);
+  return { capabilities, domainType, architecture: ARCHITECTURE, machine: MACHINE, cpu, hasUefi, hasFilters };
 }
 
 async function chooseDomainType(
@@ -89,6 +98,17 @@ async function readDomainCapabilities(
   const args = { emulatorBin: null, arch: ARCHITECTURE, machine: MACHINE, virtType, flags: 0 };
   const { capabilities } = await calls.read(connectGetDomainCapabilities, args, call);
   return parseDomainCapabilities(capabilities);
+}
+
+/** The filters that come with libvirt may be a package of their own, or missing in a daemon that has no such driver. */
+async function readHasFilters(calls: HostCalls, call: Call): Promise<boolean> {
+  try {
+    await calls.read(nwfilterLookupByName, { name: "clean-traffic" }, call);
+    return true;
+  } catch (error) {
+    if (isNotFound(error) || isUnsupported(error)) return false;
+    throw error;
+  }
 }
 
 function hostCpu({ cpuModes }: DomainCapabilities): GuestCpu {

@@ -27,6 +27,7 @@ const MOCK_CAPABILITIES: readonly Capability[] = [
 /** All that QEMU through libvirt does for us. */
 export const QEMU_CAPABILITIES: readonly Capability[] = [
   ...MOCK_CAPABILITIES,
+  "firmwareUefi",
   "directKernel",
   "consoleLog",
   "serialConsole",
@@ -35,6 +36,8 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "volumes",
   "diskHotplug",
   "volumeDownload",
+  "networks",
+  "nicHotplug",
 ];
 
 /** @param isOnHost whether the connection reaches the host itself, where VNC listens, and not libvirt alone */
@@ -73,7 +76,12 @@ export async function probe(
     memoryMib: memory.totalMib,
     numaCells: capabilities.numaCells,
     accelerator: acceleratorOf(platform.domainType),
-    guestTypes: [{ guestType: "hvm", capabilities: offered }],
+    guestTypes: [
+      {
+        guestType: "hvm",
+        capabilities: offered.filter((ability) => ability !== "firmwareUefi" || platform.hasUefi),
+      },
+    ],
   };
 }
 

@@ -2,6 +2,7 @@ import {
   storagePoolListAllVolumes,
   storageVolCreateXml,
   storageVolDelete,
+  storageVolGetInfoFlags,
   storageVolResize,
   storageVolUpload,
   type Volume,
@@ -19,16 +20,21 @@ import { isNotFound } from "./errors.ts";
 import type { HostCalls } from "./lanes.ts";
 import type { VolumeFacts } from "./parse-volume.ts";
 import { findPool, findVolume, noSuchVolume, readVolume, refreshPool, volumeIn } from "./pool-lookup.ts";
+import { copyVolume, overlayVolume } from "./volume-clones.ts";
 import { volumeXml } from "./volume-xml.ts";
 
 export function volumeAbility(calls: HostCalls): VolumeAbility {
   return {
     observeVolume: (ref, call) => observeVolume(calls, ref, call),
     createVolume: (spec, call) => createVolume(calls, spec, call),
-    uploadVolume: (ref, source, sizeBytes, call) => uploadVolume(calls, ref, source, sizeBytes, call),
+    uploadVolume: (ref, source, sizeBytes, call) =>
+      uploadPart(calls, ref, source, { offsetBytes: 0, sizeBytes }, call),
     growVolume: (ref, capacityBytes, call) => growVolume(calls, ref, capacityBytes, call),
     deleteVolume: (ref, call) => deleteVolume(calls, ref, call),
     listVolumes: (pool, prefix, call) => listVolumes(calls, pool, prefix, call),
+    copyVolume: (spec, source, call) => copyVolume(calls, spec, source, call),
+    overlayVolume: (spec, base, call) => overlayVolume(calls, spec, base, call),
+    uploadPart: (ref, source, part, call) => uploadPart(calls, ref, source, part, call),
   };
 }
 
@@ -56,17 +62,17 @@ async function createVolume(calls: HostCalls, spec: VolumeSpec, call: Call): Pro
 
 /**
  * A qcow2 image is written as it is: its file takes the place of the empty one, header and all. What an earlier,
- * broken-off upload left is overwritten from the beginning.
+ * broken-off upload left is overwritten from the part's beginning.
  */
-async function uploadVolume(
+async function uploadPart(
   calls: HostCalls,
   ref: VolumeRef,
   source: AsyncIterable<Uint8Array>,
-  sizeBytes: number,
+  { offsetBytes, sizeBytes }: { readonly offsetBytes: number; readonly sizeBytes: number },
   call: Call,
 ): Promise<void> {
   const volume = await requireKnown(calls, ref, call);
-  const range = { volume, offset: 0n, length: BigInt(sizeBytes), flags: 0 };
+  const range = { volume, offset: BigInt(offsetBytes), length: BigInt(sizeBytes), flags: 0 };
   await calls.stream(call, async (connection) => {
     const lost = new AbortController();
     const forget = connection.onClose((error) => {
@@ -79,6 +85,26 @@ async function uploadVolume(
       forget();
     }
   });
+  await requireArrived(calls, volume, offsetBytes + sizeBytes, call);
+}
+
+/** `allocation` is how long the file is. */
+const PHYSICAL_SIZE = 1;
+
+/** libvirt has said that it wrote all; what its file system says is asked too. */
+async function requireArrived(
+  calls: HostCalls,
+  volume: Volume,
+  leastBytes: number,
+  call: Call,
+): Promise<void> {
+  const args = { volume, flags: PHYSICAL_SIZE };
+  const { allocation } = await calls.read(storageVolGetInfoFlags, args, call);
+  if (allocation >= BigInt(leastBytes)) return;
+  throw new HypervisorError(
+    "failed",
+    `volume '${volume.name}' has ${allocation} bytes on the host after ${leastBytes} were written`,
+  );
 }
 
 async function growVolume(

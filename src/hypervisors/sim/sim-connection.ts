@@ -15,8 +15,9 @@ import { renderConsoleLog } from "./sim-console-log.ts";
 import { simDiskHotplug } from "./sim-disk-hotplug.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { definitionOf, observedDomainOf } from "./sim-domains.ts";
-import { memoryMibOf, SIM_POOL, simHostFacts, simNetworks, simUuid } from "./sim-facts.ts";
+import { memoryMibOf, SIM_POOL, simHostFacts, simNetwork, simUuid } from "./sim-facts.ts";
 import type { SimLife } from "./sim-life.ts";
+import { observedNetworkOf, simNetworkAbility, simNicAbility } from "./sim-networks.ts";
 import { POWER_RULES, type PowerCall, type PowerRule } from "./sim-power.ts";
 import {
   type ConsoleRow,
@@ -95,8 +96,11 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     resetDomain: (uuid, call) => changePower("resetDomain", uuid, call),
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
+    nics: simNicAbility(calls, target),
     // As on real Xen hosts, see sim-facts.ts.
-    ...(settings.hypervisor === "kvm" ? { diskHotplug: simDiskHotplug(target, calls) } : {}),
+    ...(settings.hypervisor === "kvm"
+      ? { networks: simNetworkAbility(calls, target), diskHotplug: simDiskHotplug(target, calls) }
+      : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),
   };
@@ -131,7 +135,7 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
   const capacityBytes = simPoolBytes(settings);
   return {
     domains: [...domain0Of(settings), ...row.domains.map(observedDomainOf)],
-    networks: simNetworks(settings),
+    networks: [simNetwork(settings), ...row.networks.map(observedNetworkOf)],
     pools: [
       {
         name: SIM_POOL,
@@ -144,6 +148,11 @@ function inventoryOf(settings: SimSettings, row: InventoryRow): HostInventory {
       },
     ],
     memoryFreeMib: Math.max(0, guestMemoryMibOf(settings) - row.usedMemoryMib),
+    addresses: row.addresses.map(({ macAddress, ipv4Address }) => ({
+      macAddress,
+      address: ipv4Address,
+      source: "lease",
+    })),
   };
 }
 

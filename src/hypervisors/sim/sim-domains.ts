@@ -1,4 +1,6 @@
+import { bootCapability } from "../capabilities.ts";
 import {
+  type DomainNic,
   type DomainSpec,
   type Hypervisor,
   HypervisorError,
@@ -15,6 +17,7 @@ export interface SimDefinition {
   readonly memoryMib: number;
   readonly volumes: readonly VolumeRef[];
   readonly networks: readonly string[];
+  readonly nics: readonly Pick<DomainNic, "network" | "macAddress">[];
   readonly commandLine: string | null;
 }
 
@@ -27,10 +30,11 @@ export function definitionOf(spec: DomainSpec, hypervisor: Hypervisor): SimDefin
       `a ${hypervisor} host runs no guests of type ${spec.guestType}`,
     );
   }
-  if (!abilities.has(spec.boot.kind === "kernel" ? "directKernel" : "firmwareBios")) {
+  const firmware = spec.boot.kind === "firmware" ? spec.boot.firmware : null;
+  if (!abilities.has(bootCapability(firmware))) {
     throw new HypervisorError(
       "invalid-spec",
-      `guests of type ${spec.guestType} do not boot from ${spec.boot.kind}`,
+      `guests of type ${spec.guestType} do not boot by ${firmware ?? "a kernel that is given"}`,
     );
   }
   if (!isCount(spec.cpuCount) || !isCount(spec.memoryMib)) {
@@ -45,6 +49,7 @@ export function definitionOf(spec: DomainSpec, hypervisor: Hypervisor): SimDefin
     memoryMib: spec.memoryMib,
     volumes: [...disks, ...kernels].map(({ pool, name }) => ({ pool, name })),
     networks: spec.nics.map(({ network }) => network),
+    nics: spec.nics.map(({ network, macAddress }) => ({ network, macAddress })),
     commandLine: boot.kind === "kernel" ? boot.commandLine : null,
   };
 }

@@ -12,7 +12,7 @@ import type { SimSettings } from "./sim-uri.ts";
 
 /** The one storage pool of a simulated host. */
 export const SIM_POOL = "default";
-/** The one network of a simulated host. */
+/** The one network that a simulated host has by itself. */
 const SIM_NETWORK = "default";
 
 const KVM_HVM: readonly Capability[] = [
@@ -29,11 +29,19 @@ const KVM_HVM: readonly Capability[] = [
   "diskHotplug",
   "directKernel",
   "firmwareBios",
+  "firmwareUefi",
+  "networks",
+  "nicHotplug",
   "events",
 ];
-// A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a firmware.
-const XEN_HVM = KVM_HVM.filter((ability) => !["events", "diskHotplug"].includes(ability));
-const XEN_PARAVIRTUAL = XEN_HVM.filter((ability) => !["reset", "firmwareBios"].includes(ability));
+// A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a BIOS. Its networks are
+// the bridges that the host has.
+const NOT_XEN: readonly Capability[] = ["events", "networks", "firmwareUefi", "diskHotplug"];
+const XEN_HVM = KVM_HVM.filter((ability) => !NOT_XEN.includes(ability));
+const XEN_PARAVIRTUAL: readonly Capability[] = [
+  ...XEN_HVM.filter((ability) => !["reset", "firmwareBios"].includes(ability)),
+  "firmwarePvgrub",
+];
 
 const DECLARED: Readonly<Record<Hypervisor, Partial<Record<GuestType, readonly Capability[]>>>> = {
   kvm: { hvm: KVM_HVM },
@@ -82,10 +90,10 @@ export function memoryMibOf(settings: Pick<SimSettings, "memoryGib">): number {
   return settings.memoryGib * 1024;
 }
 
-/** The networks of a simulated host: one, with address translation, as a fresh libvirt has. */
-export function simNetworks(settings: SimSettings): readonly ObservedNetwork[] {
+/** The network that a simulated host has by itself: one with address translation, as a fresh libvirt has. */
+export function simNetwork(settings: SimSettings): ObservedNetwork {
   const uuid = simUuid(`network ${settings.hypervisor} ${settings.name} ${SIM_NETWORK}`);
-  return [{ name: SIM_NETWORK, uuid, active: true, bridge: "simbr0", mode: "nat" }];
+  return { name: SIM_NETWORK, uuid, active: true, bridge: "simbr0", mode: "nat" };
 }
 
 /** A UUID that follows from a text (version 8: by a rule of our own). */

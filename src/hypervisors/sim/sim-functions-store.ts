@@ -60,7 +60,8 @@ DECLARE ends boolean := p_power IN ('off', 'crashed');
 BEGIN
   UPDATE sim.domain SET power = p_power, reason = p_reason, stops_at = NULL, absent_until = NULL,
     cpu_count = CASE WHEN ends THEN (definition->>'cpuCount')::integer ELSE cpu_count END,
-    memory_mib = CASE WHEN ends THEN (definition->>'memoryMib')::integer ELSE memory_mib END
+    memory_mib = CASE WHEN ends THEN (definition->>'memoryMib')::integer ELSE memory_mib END,
+    live_nics = CASE WHEN NOT ends THEN coalesce(live_nics, definition->'nics') END
   WHERE host_id = d.host_id AND uuid = d.uuid;
   IF p_console IS NOT NULL THEN PERFORM sim.write_console(d.host_id, d.uuid, p_console, d.definition); END IF;
   PERFORM sim.tell(d.host_id, d.uuid, p_event);
@@ -96,8 +97,16 @@ BEGIN
   FROM jsonb_array_elements(d.definition->'volumes') v
   WHERE NOT EXISTS (SELECT FROM sim.volume w WHERE w.host_id = d.host_id AND w.pool = v->>'pool' AND w.name = v->>'name');
   IF missing IS NULL THEN
+    SELECT string_agg(format('volume %s in pool %s', w.base_name, w.pool), ', ') INTO missing
+    FROM jsonb_array_elements(d.definition->'volumes') v
+    JOIN sim.volume w ON w.host_id = d.host_id AND w.pool = v->>'pool' AND w.name = v->>'name'
+    WHERE w.base_name IS NOT NULL
+      AND NOT EXISTS (SELECT FROM sim.volume b WHERE b.host_id = w.host_id AND b.pool = w.pool AND b.name = w.base_name);
+  END IF;
+  IF missing IS NULL THEN
     SELECT string_agg('network ' || n, ', ') INTO missing
-    FROM jsonb_array_elements_text(d.definition->'networks') n WHERE n <> 'default';
+    FROM jsonb_array_elements_text(d.definition->'networks') n
+    WHERE n <> 'default' AND NOT EXISTS (SELECT FROM sim.network w WHERE w.host_id = d.host_id AND w.name = n);
   END IF;
   IF missing IS NOT NULL THEN
     RETURN sim.refusal(p_answer, 'invalid-spec', format('domain %s needs what the host does not have: %s', d.name, missing));

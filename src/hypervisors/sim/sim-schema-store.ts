@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { ClientBase } from "pg";
 import { SIM_CONTROL_FUNCTIONS } from "./sim-control-functions-store.ts";
 import { SIM_FUNCTIONS } from "./sim-functions-store.ts";
+import { SIM_NETWORK_FUNCTIONS } from "./sim-network-functions-store.ts";
 import { SIM_VOLUME_FUNCTIONS } from "./sim-volume-functions-store.ts";
 
 /**
@@ -85,6 +86,23 @@ CREATE OR REPLACE VIEW sim.domain_now AS
     CASE WHEN stops_at <= clock_timestamp() THEN 'shutdown' ELSE reason END AS reason
   FROM sim.domain WHERE absent_until IS NULL OR absent_until <= clock_timestamp();
 `,
+  // Networks that were made, with what their DHCP gives to whom: [{"macAddress", "ipv4Address"}].
+  `
+CREATE TABLE sim.network (
+  host_id integer NOT NULL REFERENCES sim.host ON DELETE CASCADE,
+  uuid uuid NOT NULL,
+  name text NOT NULL,
+  definition jsonb NOT NULL,
+  installation_id uuid,
+  leases jsonb NOT NULL DEFAULT '[]',
+  PRIMARY KEY (host_id, uuid),
+  UNIQUE (host_id, name)
+);
+`,
+  // The NICs of a guest that is on; its definition has those of its next start.
+  "ALTER TABLE sim.domain ADD COLUMN live_nics jsonb",
+  // The volume of the same pool that this one reads from where it holds nothing itself; and how many bytes were sent to it.
+  "ALTER TABLE sim.volume ADD COLUMN base_name text, ADD COLUMN received_bytes bigint NOT NULL DEFAULT 0",
 ];
 
 const DROP_FUNCTIONS = `
@@ -96,7 +114,9 @@ BEGIN
   END LOOP;
 END $$`;
 
-const FUNCTIONS = [SIM_FUNCTIONS, SIM_VOLUME_FUNCTIONS, SIM_CONTROL_FUNCTIONS].join("\n");
+const FUNCTIONS = [SIM_FUNCTIONS, SIM_VOLUME_FUNCTIONS, SIM_NETWORK_FUNCTIONS, SIM_CONTROL_FUNCTIONS].join(
+  "\n",
+);
 const FUNCTIONS_DIGEST = createHash("sha256").update(FUNCTIONS).digest("hex");
 
 /** Number of the advisory lock under which the schema is made: any constant that nobody else uses. */

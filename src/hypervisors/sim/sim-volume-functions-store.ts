@@ -51,8 +51,37 @@ BEGIN
     RETURN sim.refusal(a, 'storage-full', format('pool %s is full: the content of %s does not fit', p_pool, p_name));
   END IF;
   UPDATE sim.volume SET allocation_bytes = greatest(allocation_bytes, p_size), content_sha256 = p_sha256,
+    base_name = NULL, received_bytes = received_bytes + p_size,
     capacity_bytes = CASE WHEN format = 'qcow2' THEN coalesce(p_capacity, capacity_bytes) ELSE capacity_bytes END
   WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  RETURN a;
+END $$;
+
+-- Makes a volume of another one, anew where one of this name is there. p_overlay: holds nothing but what will differ.
+CREATE FUNCTION sim.clone_volume(p_host integer, p_call text, p_pool text, p_name text, p_format text, p_capacity bigint,
+  p_source text, p_overlay boolean, p_allocation bigint, p_pool_bytes bigint) RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE
+  a sim.answer := sim.begin_call(p_host, p_call);
+  s sim.volume;
+  v sim.volume;
+  needed bigint;
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  PERFORM FROM sim.host WHERE id = p_host FOR NO KEY UPDATE;
+  SELECT * INTO s FROM sim.volume WHERE host_id = p_host AND pool = p_pool AND name = p_source;
+  IF NOT FOUND THEN
+    RETURN sim.refusal(a, 'not-found', format('pool %s has no volume %s', p_pool, p_source));
+  END IF;
+  DELETE FROM sim.volume WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  needed := CASE WHEN p_overlay THEN p_allocation ELSE s.allocation_bytes END;
+  IF sim.pool_available(p_host, p_pool_bytes) < needed THEN
+    RETURN sim.refusal(a, 'storage-full', format('pool %s is full: volume %s does not fit', p_pool, p_name));
+  END IF;
+  INSERT INTO sim.volume (host_id, pool, name, format, capacity_bytes, allocation_bytes, content_sha256, base_name)
+  VALUES (p_host, p_pool, p_name, p_format, greatest(p_capacity, s.capacity_bytes), needed,
+    CASE WHEN p_overlay THEN NULL ELSE s.content_sha256 END, CASE WHEN p_overlay THEN p_source ELSE s.base_name END)
+  RETURNING * INTO v;
+  a.value := sim.volume_value(v);
   RETURN a;
 END $$;
 

@@ -11,6 +11,8 @@ import type { SimCalls } from "./sim-calls.ts";
 import { SIM_POOL } from "./sim-facts.ts";
 import { type SimLife, withinLimits } from "./sim-life.ts";
 import {
+  type DigestRow,
+  READ_DIGEST,
   READ_VOLUME,
   READ_VOLUMES,
   type VolumeRow,
@@ -42,6 +44,20 @@ export function simVolumes(settings: SimSettings, calls: SimCalls, life: SimLife
     capacityBytes: value.capacityBytes,
     allocationBytes: value.allocationBytes,
   });
+  const clone = async (
+    kind: "copyVolume" | "overlayVolume",
+    spec: VolumeSpec,
+    source: VolumeRef,
+    call: Call,
+  ): Promise<ObservedVolume> => {
+    requirePool(spec.pool);
+    requireSize(spec.capacityBytes);
+    const { pool, name, format, capacityBytes } = spec;
+    const isOverlay = kind === "overlayVolume";
+    const made = [pool, name, format, capacityBytes];
+    const args = [...made, source.name, isOverlay, EMPTY_BYTES[format], poolBytes];
+    return observed((await calls.change(kind, "clone_volume", args, call)) as VolumeValue);
+  };
   return {
     async observeVolume(ref: VolumeRef, call: Call) {
       requirePool(ref.pool);
@@ -61,6 +77,23 @@ export function simVolumes(settings: SimSettings, calls: SimCalls, life: SimLife
       const content = await withinLimits(limits, (isOver) => consume(source, sizeBytes, isOver));
       const args = [ref.pool, ref.name, sizeBytes, content.sha256, content.qcow2Bytes, poolBytes];
       await calls.change("uploadVolume", "upload_volume", args, call);
+    },
+    async copyVolume(spec: VolumeSpec, source: VolumeRef, call: Call) {
+      return await clone("copyVolume", spec, source, call);
+    },
+    ...(settings.hypervisor === "kvm"
+      ? {
+          overlayVolume: (spec: VolumeSpec, base: VolumeRef, call: Call) =>
+            clone("overlayVolume", spec, base, call),
+        }
+      : {}),
+    async digestVolume(ref: VolumeRef, sizeBytes: number, call: Call) {
+      requirePool(ref.pool);
+      const row = await calls.read<DigestRow>("digestVolume", READ_DIGEST, [ref.pool, ref.name], call);
+      if (!row.isThere) {
+        throw new HypervisorError("not-found", `pool ${ref.pool} has no volume ${ref.name}`);
+      }
+      return row.sha256 ?? digestOfZeros(sizeBytes);
     },
     async growVolume(ref: VolumeRef, capacityBytes: number, call: Call) {
       requirePool(ref.pool);
@@ -88,6 +121,15 @@ function requireSize(bytes: number): void {
   if (!Number.isSafeInteger(bytes) || bytes < 1) {
     throw new HypervisorError("invalid-spec", `a volume cannot have a capacity of ${bytes} bytes`);
   }
+}
+
+const ZEROS = Buffer.alloc(1 << 20);
+
+/** What is in a raw volume that nobody has written to. */
+function digestOfZeros(sizeBytes: number): string {
+  const hash = createHash("sha256");
+  for (let at = 0; at < sizeBytes; at += ZEROS.length) hash.update(ZEROS.subarray(0, sizeBytes - at));
+  return hash.digest("hex");
 }
 
 interface Content {

@@ -1,14 +1,15 @@
 import type { Call, HostConnection, HostTarget } from "../hypervisor.ts";
 import { consoleLogAbility } from "./console-log.ts";
+import type { OpenConsoles } from "./consoles.ts";
 import { observe } from "./domain-look.ts";
 import * as domains from "./domains.ts";
 import type { HostContext } from "./host-context.ts";
 import type { HostLink } from "./host-link.ts";
+import { hostVolumes } from "./host-volumes.ts";
 import { readInventory } from "./inventory.ts";
 import { type HostFindings, probe } from "./probe.ts";
 import type { Runner } from "./runner.ts";
 import type { XlUri } from "./uri.ts";
-import { volumeAbility } from "./volumes.ts";
 import { HostWatch } from "./watch.ts";
 
 /** What a connection is made of, once the host has let us in and was looked at. */
@@ -18,10 +19,18 @@ export interface ConnectionParts {
   readonly target: HostTarget;
   readonly uri: XlUri;
   readonly findings: HostFindings;
+  readonly consoles: OpenConsoles;
 }
 
 /** A connected host, by the contract. */
-export function hostConnection({ runner, link, target, uri, findings }: ConnectionParts): HostConnection {
+export function hostConnection({
+  runner,
+  link,
+  target,
+  uri,
+  findings,
+  consoles,
+}: ConnectionParts): HostConnection {
   const { installationId } = target;
   const watch = new HostWatch({ link, installationId }, runner.over);
   const host: HostContext = {
@@ -30,6 +39,7 @@ export function hostConnection({ runner, link, target, uri, findings }: Connecti
     pools: uri.pools,
     networks: uri.networks,
     defaultBridge: findings.defaultBridge,
+    consoleLogs: findings.consoleLogs?.logDirectory ?? null,
     changed: (uuid, detail) => {
       watch.tell(uuid, detail);
     },
@@ -41,13 +51,17 @@ export function hostConnection({ runner, link, target, uri, findings }: Connecti
     defineDomain: (spec, call) => domains.define(host, spec, call),
     ...powerCalls(host),
     removeDomain: (uuid, call) => domains.remove(host, uuid, call),
-    volumes: volumeAbility(link, uri.pools),
-    ...consoleLogOf(host, findings),
+    volumes: hostVolumes(link, uri.pools),
+    ...consoleLogOf(host),
+    ...consoles.members(findings.facts.guestTypes),
     watch: (listener) => watch.add(listener),
     onClose: (listener) => {
       runner.onClose(listener);
     },
-    close: () => runner.close(),
+    close: async () => {
+      consoles.close();
+      await runner.close();
+    },
   };
 }
 
@@ -67,13 +81,10 @@ function powerCalls(host: HostContext) {
   };
 }
 
-function consoleLogOf(
-  host: HostContext,
-  { consoleLogs }: HostFindings,
-): Pick<HostConnection, "consoleLog"> | Record<string, never> {
-  if (consoleLogs === null) return {};
+function consoleLogOf(host: HostContext): Pick<HostConnection, "consoleLog"> | Record<string, never> {
+  if (host.consoleLogs === null) return {};
   const consoleLog = consoleLogAbility(host.link, {
-    directory: consoleLogs.logDirectory,
+    directory: host.consoleLogs,
     refuseForeign: (domain, call) => domains.refuseForeign(host, domain, call),
   });
   return { consoleLog };

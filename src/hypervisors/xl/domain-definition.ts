@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { asId, type InstallationId, isUuid, type VmId } from "../../lib/ids.ts";
-import type { DomainSpec } from "../hypervisor.ts";
+import { type DomainSpec, FIRMWARES } from "../hypervisor.ts";
 import { unreadable } from "./errors.ts";
 import type { ResolvedParts } from "./xl-config.ts";
 
@@ -25,7 +25,7 @@ const specSchema = z.strictObject({
   cpuCount: count,
   memoryMib: count,
   boot: z.discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("firmware"), firmware: z.literal("bios") }),
+    z.strictObject({ kind: z.literal("firmware"), firmware: z.enum(FIRMWARES) }),
     z.strictObject({
       kind: z.literal("kernel"),
       kernel: volume,

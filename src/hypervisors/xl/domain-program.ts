@@ -1,4 +1,5 @@
-import { DOMAIN_STATUS } from "./host-status.ts";
+import { BEGAN_WORD, DOMAIN_STATUS } from "./host-status.ts";
+import { PVGRUB_PATHS } from "./pvgrub.ts";
 
 /** How long the host itself may take to end a guest or bring it back, in halves of a second. */
 const PATIENCE = 60;
@@ -209,6 +210,15 @@ change_save() {
   mv "$home/saved.part" "$home/saved"
 }
 
+# A save can last for minutes, and what it keeps is thrown away with the power: it is ended instead of waited for.
+break_save() {
+  read -r owner <"$dir/fence" && [ "$owner" = "$fence" ] || return 0
+  for line in $(grep -slzE "^$home/saved[.]part\$" /proc/[0-9]*/cmdline); do
+    line=\${line#/proc/}
+    kill "\${line%/cmdline}"
+  done 2>/dev/null
+}
+
 change_off() {
   own
   settle
@@ -222,7 +232,7 @@ change_remove() {
   settle
   ! is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is on; it must be off to be removed'
   [ -z "$domid" ] || destroy
-  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/current.json "$home/domain.cfg" \\
+  rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/console "$home"/current.json "$home/domain.cfg" \\
     "$home/domain.json" && rmdir "$home"
 }
 
@@ -339,8 +349,50 @@ tell_host() {
   section tools
   for file in /usr/lib/xen*/boot/hvmloader /usr/libexec/xen/boot/hvmloader /usr/lib/xen*/bin/qemu-system-i386 \\
     /usr/libexec/xen*/qemu-system-i386 /usr/libexec/xen-qemu-system-i386 /usr/bin/qemu-system-i386 \\
-    /usr/bin/qemu-system-x86_64; do
+    /usr/bin/qemu-system-x86_64 ${Object.values(PVGRUB_PATHS).join(" ")}; do
     [ ! -e "$file" ] || printf '%s\\n' "$file"
   done
+}
+`;
+
+/**
+ * A guest's consoles. The serial one is one client's at a time, as libvirt keeps it: who has it holds a lock whose file
+ * says his process. The terminal is opened by a process that leads no session, for one that does would take it for its
+ * own and hang it up when it ends.
+ */
+export const DOMAIN_CONSOLES = `
+running() {
+  own
+  look
+  is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is off'
+}
+
+console() { # FORCE
+  running
+  exec 9>>"$home/console"
+  flock -n -x 9 || take_console "$1"
+  case $(grep -x '# type hvm' "$home/domain.cfg") in '') key=console/tty ;; *) key=serial/0/tty ;; esac
+  tty=$(run xenstore-read "/local/domain/$domid/$key") && [ -c "$tty" ] && run stty -F "$tty" raw -echo ||
+    stop ${DOMAIN_STATUS.invalidState} 'the domain has no serial console'
+  sh -c '
+    printf "%s\\n" $$ >"$1"
+    exec 3<&0 5<>"$2"
+    (cat <&3 >&5; kill $$) >/dev/null 2>&1 9>&- &
+    printf "${BEGAN_WORD}\\n"
+    exec cat <&5 3<&-' drover "$home/console" "$tty"
+}
+
+take_console() { # FORCE
+  [ "$1" = force ] || stop ${DOMAIN_STATUS.busy} 'somebody else has the console of this domain'
+  read -r holder <"$home/console" && [ "/proc/$holder/fd/9" -ef "$home/console" ] && kill "$holder"
+  flock -w 5 -x 9 || stop ${DOMAIN_STATUS.busy} 'whoever has the console of this domain does not leave it'
+}
+
+# The port of the screen on this host's loopback.
+tell_screen() { # UUID
+  uuid=$1 home=$dir/domains/$1
+  running
+  run xenstore-read "/local/domain/$domid/console/vnc-port" 2>/dev/null ||
+    stop ${DOMAIN_STATUS.invalidState} 'the domain has no screen'
 }
 `;

@@ -1,4 +1,5 @@
 import { type Call, type DomainRef, type DomainSpec, HypervisorError } from "../hypervisor.ts";
+import { consoleLogName } from "./console-log.ts";
 import { writeDefinition } from "./domain-definition.ts";
 import { type DomainReader, see } from "./domain-look.ts";
 import { commandFailed, isNotFound } from "./errors.ts";
@@ -26,9 +27,12 @@ const DOING: Readonly<Record<DomainChange, string>> = {
 };
 
 /** Defines a domain, or replaces our own definition of it. */
-export async function define(host: HostContext, spec: DomainSpec, call: Call): Promise<void> {
+export async function define(host: HostContext, asked: DomainSpec, call: Call): Promise<void> {
+  // Nobody guards what guests send here.
+  const nics = asked.nics.map(({ name, network, macAddress }) => ({ name, network, macAddress }));
+  const spec = { ...asked, nics };
   const parts = resolveParts(spec, host);
-  const input = `${writeDefinition({ spec, parts })}\n${hostConfig(spec, parts)}`;
+  const input = `${writeDefinition({ spec, parts })}\n${hostConfig(spec, parts, host.consoleLogs)}`;
   await change(host, "define", `defining domain '${spec.name}'`, spec.uuid, call, {
     limitSeconds: LIMIT_SECONDS,
     args: [spec.name],
@@ -37,8 +41,9 @@ export async function define(host: HostContext, spec: DomainSpec, call: Call): P
 }
 
 /** The configuration with what the host program itself must know; see domain-program.ts. Pure. */
-function hostConfig(spec: DomainSpec, parts: ResolvedParts): string {
-  const config = xlConfig(spec, parts);
+function hostConfig(spec: DomainSpec, parts: ResolvedParts, consoleLogs: string | null): string {
+  const serialLog = consoleLogs === null ? null : `${consoleLogs}/${consoleLogName(spec.name)}`;
+  const config = xlConfig(spec, parts, serialLog);
   const files = [parts.kernel, parts.initrd, ...parts.disks.map(({ path }) => path)];
   const notes = [
     `name ${spec.name}`,

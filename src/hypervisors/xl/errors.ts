@@ -46,7 +46,7 @@ const MEANINGS: readonly Meaning[] = [
     advice: "The guest's memory is too small for its kernel and initrd: give it more.",
   },
   { pattern: /already exists/i, reason: "already-exists" },
-  { pattern: /No space left on device|Disk quota exceeded/i, reason: "storage-full" },
+  { pattern: /No space left on device|Disk quota exceeded|insufficient free space/i, reason: "storage-full" },
   {
     pattern:
       /Out of memory|Cannot allocate memory|can't allocate|free memory for the domain|not enough memory/i,
@@ -58,7 +58,7 @@ const MEANINGS: readonly Meaning[] = [
     reason: "not-found",
   },
   {
-    pattern: /^(?:qemu-img|stat|rm|mv|dd|truncate|tail|cat|sh):.*No such file or directory/i,
+    pattern: /^(?:qemu-img|stat|rm|mv|cp|dd|truncate|tail|cat|sh):.*No such file or directory/i,
     reason: "not-found",
   },
   {
@@ -69,6 +69,12 @@ const MEANINGS: readonly Meaning[] = [
   { pattern: /No such file or directory|bootloader failed/i, reason: "invalid-spec" },
   { pattern: /config parsing error|Failed to parse config|must be specified/i, reason: "invalid-spec" },
   {
+    pattern: /Send trigger 'reset' failed/i,
+    reason: "invalid-state",
+    advice:
+      "The guest has no drivers for Xen that are up, so nothing can ask it to restart: a reset restarts it.",
+  },
+  {
     pattern: /didn't acknowledge control request|PV control interface not available/i,
     reason: "failed",
     advice: "The guest hangs, or has no drivers for Xen: a forced stop ends it.",
@@ -76,7 +82,8 @@ const MEANINGS: readonly Meaning[] = [
   { pattern: /did not respond to suspend request|Failed to enable logdirty/i, reason: "invalid-state" },
   { pattern: /Not destroying domain 0/i, reason: "unsupported" },
   {
-    pattern: /Device or resource busy|Resource temporarily unavailable|Failed to get .* lock/i,
+    pattern:
+      /Device or resource busy|Logical volume \S+ in use|contains a filesystem in use|Resource temporarily unavailable|Failed to get .* lock/i,
     reason: "busy",
   },
   { pattern: /Permission denied|Operation not permitted|Read-only file system/i, reason: "authentication" },

@@ -14,6 +14,8 @@ export interface HostNames {
 export interface HostContext extends HostNames {
   readonly link: HostLink;
   readonly installationId: InstallationId;
+  /** The directory of guests' console logs; null where the host keeps none. */
+  readonly consoleLogs: string | null;
   /** Tells who watches that we changed a domain: the host tells of some changes only. */
   readonly changed: (uuid: string, detail: string) => void;
 }

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
+import type { Duplex } from "node:stream";
 import { type Call, HypervisorError } from "../hypervisor.ts";
 import { CallLimit } from "./call-limit.ts";
+import { consoleStream } from "./console-stream.ts";
 import { commandFailed } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
 import { BEGAN, HOST_PROGRAM } from "./host-program.ts";
@@ -78,7 +80,11 @@ export class HostLink implements XlHost {
   }
 
   /** What the host program tells of `what`, in sections; see domain-program.ts and parse-sections.ts. */
-  async tell(what: "domains" | "resources" | "host", args: readonly string[], call: Call): Promise<string> {
+  async tell(
+    what: "domains" | "resources" | "host" | "screen",
+    args: readonly string[],
+    call: Call,
+  ): Promise<string> {
     const words = [String(READ_LIMIT_SECONDS), what, ...args];
     const output = await this.#send(this.#reads, call, () => this.#start("tell", words, false));
     if (output.exitCode !== 0) throw commandFailed("looking at the host", output);
@@ -104,6 +110,21 @@ export class HostLink implements XlHost {
   startWatch(): Started {
     this.#options.runner.over.throwIfAborted();
     return this.#start("watch", [], true);
+  }
+
+  /** A guest's serial console, for as long as the stream is open; see domain-program.ts. */
+  async openConsole(uuid: string, force: boolean, call: Call): Promise<Duplex> {
+    const { runner } = this.#options;
+    const limit = new CallLimit(call, runner.over);
+    try {
+      const words = [String(READ_LIMIT_SECONDS), uuid, force ? "force" : ""];
+      return await consoleStream(this.#start("console", words, true), limit, (output) => {
+        if (runner.isLoss(output.exitCode)) return lostOnTheWay(runner, output.stderr);
+        return hostRefusal(output) ?? commandFailed(`opening the console of domain ${uuid}`, output);
+      });
+    } finally {
+      limit.end();
+    }
   }
 
   #read(argv: ProgramArguments, call: Call): Promise<ProgramOutput> {
@@ -151,7 +172,8 @@ export class HostLink implements XlHost {
         return await runProgram(start(), input, limit);
       });
       if (runner.isLoss(output.exitCode)) throw lostOnTheWay(runner, output.stderr);
-      throwHostStatus(output);
+      const refusal = hostRefusal(output);
+      if (refusal !== null) throw refusal;
       return output;
     } finally {
       limit.end();
@@ -184,11 +206,12 @@ const REASON_BY_STATUS = new Map<number, HypervisorError["reason"]>([
   [DOMAIN_STATUS.cut, "failed"],
 ]);
 
-function throwHostStatus({ exitCode, stderr }: ProgramOutput): void {
+/** What the host program's own statuses say; null: it is the program's that it ran. */
+function hostRefusal({ exitCode, stderr }: ProgramOutput): HypervisorError | null {
   const reason = REASON_BY_STATUS.get(exitCode);
-  if (reason === undefined) return;
+  if (reason === undefined) return null;
   const words = /^drover: (.*)$/ms.exec(stderr)?.[1]?.trim() ?? `the host program ended with ${exitCode}`;
-  throw new HypervisorError(reason, words);
+  return new HypervisorError(reason, words);
 }
 
 function notBegun({ exitCode, stderr }: ProgramResult): HypervisorError {

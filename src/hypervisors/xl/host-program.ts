@@ -1,8 +1,8 @@
-import { DOMAIN_CHANGES, DOMAIN_READS } from "./domain-program.ts";
-import { HOST_STATUS } from "./host-status.ts";
+import { DOMAIN_CHANGES, DOMAIN_CONSOLES, DOMAIN_READS } from "./domain-program.ts";
+import { BEGAN_WORD, HOST_STATUS } from "./host-status.ts";
 
-/** First line of stdout of a change: all that stood in its way is past. */
-export const BEGAN = "began\n";
+/** First line of stdout of a change and of a console. */
+export const BEGAN = `${BEGAN_WORD}\n`;
 
 /**
  * The fixed program that runs on the host for every call: `sh -c <this> drover VERB ARGUMENT…`. Nothing is ever put
@@ -57,7 +57,7 @@ begin() { # NAME LABEL
     rm -f "$lock"
     stop ${HOST_STATUS.fenced} 'the host belongs to a later owner'
   }
-  printf '${BEGAN.trimEnd()}\\n' || exit 1
+  printf '${BEGAN_WORD}\\n' || exit 1
   exec 3>&1 4>&2 >"$lock.out" 2>"$lock.err"
   trap finish EXIT
 }
@@ -107,7 +107,7 @@ fence() { # VALUE DIRECTORY…
       stop ${HOST_STATUS.busy} "this has not ended on the host, and an earlier owner began it: $(holder)"
   done
 }
-${DOMAIN_CHANGES}${DOMAIN_READS}
+${DOMAIN_CHANGES}${DOMAIN_READS}${DOMAIN_CONSOLES}
 verb=$1 dir=$2
 shift 2
 case $verb in
@@ -129,13 +129,17 @@ case $verb in
   domain) # DIRECTORY WAIT LIMIT FENCE CHANGE UUID ARGUMENT…
     wait=$1 limit=$2 fence=$3 change=$4 uuid=$5
     shift 5
-    begin "$uuid" "the $change of domain $uuid"
     home=$dir/domains/$uuid
+    [ "$change" != off ] || break_save
+    begin "$uuid" "the $change of domain $uuid"
     "change_$change" "$@" ;;
   tell) # DIRECTORY LIMIT WHAT ARGUMENT…
     limit=$1 what=$2
     shift 2
     "tell_$what" "$@" ;;
+  console) # DIRECTORY LIMIT UUID FORCE
+    limit=$1 uuid=$2 home=$dir/domains/$2
+    console "$3" ;;
   watch) # DIRECTORY; ends with its stdin
     exec 3<&0
     (cat <&3 >/dev/null; kill $$) >/dev/null 2>&1 &

@@ -21,3 +21,6 @@ export const DOMAIN_STATUS = {
   /** What was to be written did not come whole. */
   cut: 247,
 } as const;
+
+/** First line of stdout of what goes on for a while: all that stood in its way is past. */
+export const BEGAN_WORD = "began";

@@ -61,7 +61,7 @@ function roomIn(line: string): FileSystemRoom | null {
   return line === "" ? null : parseFileSystem(line);
 }
 
-/** Volume groups are told of, so that one sees their room. A pool of the URI's has its name to itself. */
+/** Volume groups are pools by their own names. A pool of the URI's has its name to itself. */
 function volumeGroups(resources: Sections, pools: readonly XlPool[]): readonly ObservedPool[] {
   const text = resources.text("groups");
   if (text.trim() === "") return [];

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { unreadable } from "./errors.ts";
 import type { ProgramArguments } from "./host.ts";
 
-/** A volume group of LVM. Its volumes are not Drover's to make: it is told of as a pool. */
+/** A volume group of LVM: a pool by its own name. */
 export interface VolumeGroup {
   readonly name: string;
   readonly capacityBytes: number;

@@ -2,7 +2,7 @@ import { HypervisorError } from "../hypervisor.ts";
 import type { XlPool } from "./uri.ts";
 
 /**
- * The pool of a name, among those that the host's URI names.
+ * The directory of a name, among those that the host's URI names.
  * @throws HypervisorError `not-found`
  */
 export function poolNamed(pools: readonly XlPool[], name: string): XlPool {

@@ -1,30 +1,11 @@
 import { isUuid } from "../../lib/ids.ts";
-import type { Call, Capability, GuestType, HostFacts } from "../hypervisor.ts";
+import type { Call, HostFacts } from "../hypervisor.ts";
+import { offeredGuestTypes } from "./guest-types.ts";
 import type { HostLink } from "./host-link.ts";
 import { parseDefaultBridge } from "./parse-bridges.ts";
 import { type ConsoleDaemon, parseConsoleDaemon } from "./parse-console-daemon.ts";
 import { parseInfo, type XenInfo } from "./parse-info.ts";
 import { Sections } from "./parse-sections.ts";
-
-/** What every guest on Xen can do through xl. */
-const COMMON: readonly Capability[] = [
-  "start",
-  "stop",
-  "gracefulStop",
-  "reboot",
-  "reset",
-  "pause",
-  "save",
-  "consoleLog",
-  "volumes",
-  "directKernel",
-  "events",
-];
-
-/** All that a guest of a type can do, on a host that has everything. */
-export function capabilitiesOf(guestType: GuestType): readonly Capability[] {
-  return guestType === "hvm" ? [...COMMON, "firmwareBios"] : COMMON;
-}
 
 /** What was found on a host, with what the driver itself needs of it. */
 export interface HostFindings {
@@ -66,10 +47,7 @@ function factsOf(info: XenInfo, told: Sections, logsConsoles: boolean): HostFact
     memoryMib: info.memoryMib,
     numaCells,
     accelerator: null,
-    guestTypes: guestTypesOf(info, told).map((guestType) => ({
-      guestType,
-      capabilities: capabilitiesOf(guestType).filter((ability) => logsConsoles || ability !== "consoleLog"),
-    })),
+    guestTypes: offeredGuestTypes({ info, files: told.lines("tools"), logsConsoles }),
   };
 }
 
@@ -82,20 +60,4 @@ function hostUuid(told: Sections): string | null {
     "$1-$2-$3-$4-$5",
   );
   return isUuid(machine) ? machine : null;
-}
-
-/**
- * In the order in which a guest's type is chosen where nothing is said: pvh is isolated by the hardware and has no
- * emulated devices, pv needs no such hardware, and hvm, which alone has a firmware, emulates a whole machine.
- */
-function guestTypesOf(info: XenInfo, told: Sections): readonly GuestType[] {
-  const tools = told.text("tools");
-  const hasHvm = info.virtualization.has("hvm");
-  const hasPv = info.virtualization.has("pv") || info.guestInterfaces.has("xen-3.0-x86_64");
-  const hasDeviceModel = /hvmloader$/m.test(tools) && /qemu-system/.test(tools);
-  return [
-    ...(hasHvm ? (["pvh"] as const) : []),
-    ...(hasPv ? (["pv"] as const) : []),
-    ...(hasHvm && hasDeviceModel ? (["hvm"] as const) : []),
-  ];
 }

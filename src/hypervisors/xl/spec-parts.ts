@@ -1,10 +1,12 @@
 import { type DomainSpec, HypervisorError, type VolumeRef } from "../hypervisor.ts";
 import { isNotFound } from "./errors.ts";
 import type { HostNames } from "./host-context.ts";
+import { isGroupName, logicalVolumePath } from "./lvm-names.ts";
 import { poolNamed } from "./pools.ts";
+import { PVGRUB_PATHS } from "./pvgrub.ts";
 import { isBridgeName } from "./uri.ts";
 import { volumePath } from "./volume-names.ts";
-import type { ResolvedParts } from "./xl-config.ts";
+import type { DiskSource, ResolvedParts } from "./xl-config.ts";
 
 /** The name of the network that guests have when nothing else is said. */
 export const DEFAULT_NETWORK = "default";
@@ -16,17 +18,32 @@ export const DEFAULT_NETWORK = "default";
 export function resolveParts(spec: DomainSpec, names: HostNames): ResolvedParts {
   const { boot } = spec;
   const pathOf = ({ pool, name }: VolumeRef): string => volumePath(poolNamed(names.pools, pool).path, name);
+  const sourceOf = ({ pool, name }: VolumeRef): DiskSource =>
+    isGroup(pool, names)
+      ? { type: "block", path: logicalVolumePath(pool, name) }
+      : { type: "file", path: pathOf({ pool, name }) };
   try {
     return {
-      disks: spec.disks.map(({ name, volume }) => ({ name, type: "file", path: pathOf(volume) })),
+      disks: spec.disks.map(({ name, volume }) => ({ name, ...sourceOf(volume) })),
       nics: spec.nics.map(({ name, network }) => ({ name, bridge: bridgeOf(network, names) })),
-      kernel: boot.kind === "kernel" ? pathOf(boot.kernel) : null,
+      kernel: boot.kind === "kernel" ? pathOf(boot.kernel) : loaderOf(spec),
       initrd: boot.kind === "kernel" && boot.initrd !== null ? pathOf(boot.initrd) : null,
     };
   } catch (error) {
     if (!(error instanceof HypervisorError) || !isNotFound(error)) throw error;
     throw new HypervisorError("invalid-spec", error.message, { cause: error });
   }
+}
+
+/** Every volume group of the host is a pool by its own name. Kernels are files: there, only directories are pools. */
+function isGroup(pool: string, { pools }: HostNames): boolean {
+  return isGroupName(pool) && pools.every(({ name }) => name !== pool);
+}
+
+/** What runs as the kernel of a guest that finds its own. */
+function loaderOf({ boot, guestType }: DomainSpec): string | null {
+  if (boot.kind !== "firmware" || boot.firmware !== "pvgrub" || guestType === "hvm") return null;
+  return PVGRUB_PATHS[guestType];
 }
 
 /** A name of the URI's, `default`, or a bridge's own. */

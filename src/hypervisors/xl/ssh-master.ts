@@ -3,7 +3,13 @@ import { rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { explainSsh, type SshTransport, sshDestination, writeSshFiles } from "../../libvirt-rpc/ssh.ts";
+import {
+  explainSsh,
+  type SshTransport,
+  sshDestination,
+  withoutDebugRecords,
+  writeSshFiles,
+} from "../../libvirt-rpc/ssh.ts";
 
 /** ssh needs room behind the path for a name of its own, and all of it must fit into a socket's address. */
 const MAX_DIRECTORY_CHARS = 60;
@@ -77,7 +83,7 @@ function endOf(child: ChildProcessWithoutNullStreams, host: string): Promise<Err
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     const room = STDERR_HEAD_CHARS - head.length;
     head += text.slice(0, room);
-    tail = (tail + text.slice(room)).slice(-STDERR_TAIL_CHARS);
+    tail = withoutDebugRecords(tail + text.slice(room)).slice(-STDERR_TAIL_CHARS);
   });
   // A pipe that breaks is followed by the end, which says why.
   child.stdin.on("error", () => undefined);

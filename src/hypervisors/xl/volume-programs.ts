@@ -71,6 +71,43 @@ truncate -s ">$least" -- "$part"
 mv -T -- "$part" "$name"
 `;
 
+/** In place: what was written before is kept, and what lies behind the part's beginning is not. */
+const UPLOAD_PART = `
+set -eu
+name=$2 offset=$3 bytes=$4 least=$5
+cd -- "$1" || exit ${NO_DIRECTORY}
+[ -f "$name" ] || exit ${NO_VOLUME}
+[ "$(stat -c %s -- "$name")" -ge "$offset" ] || exit ${WRONG_LENGTH}
+truncate -s "$offset" -- "$name"
+dd of="$name" bs=1048576 iflag=fullblock oflag=seek_bytes seek="$offset" conv=notrunc,sparse,fsync status=none
+[ "$(stat -c %s -- "$name")" = "$((offset + bytes))" ] || exit ${WRONG_LENGTH}
+truncate -s ">$least" -- "$name"
+`;
+
+/** File systems that share blocks (btrfs, xfs) copy nothing. A copy takes its name whole. */
+const COPY = `
+set -eu
+umask 077
+name=$2 source=$3 format=$4 grow=$5
+cd -- "$1" || exit ${NO_DIRECTORY}
+${BEGIN_PART}
+cp --reflink=auto --sparse=always -- "$source" "$part"
+case $format in
+  raw) truncate -s ">$grow" -- "$part" ;;
+  qcow2) [ "$grow" = 0 ] || qemu-img resize -q -f qcow2 -- "$part" "$grow" ;;
+esac
+mv -T -- "$part" "$name"
+`;
+
+const DIGEST = `
+set -eu
+name=$2 bytes=$3
+cd -- "$1" || exit ${NO_DIRECTORY}
+[ -f "$name" ] || exit ${NO_VOLUME}
+[ "$(stat -c %s -- "$name")" -ge "$bytes" ] || exit ${WRONG_LENGTH}
+head -c "$bytes" -- "$name" | sha256sum
+`;
+
 function program(text: string, ...args: readonly string[]): ProgramArguments {
   return ["sh", "-c", text, "drover", ...args];
 }
@@ -100,6 +137,34 @@ export function uploadProgram(
   leastBytes: number,
 ): ProgramArguments {
   return program(UPLOAD, directory, checkedVolumeName(name), String(sizeBytes), String(leastBytes));
+}
+
+/** Takes a part of the content from its stdin. @param leastBytes how long the file is at least afterwards */
+export function uploadPartProgram(
+  directory: string,
+  name: string,
+  { offsetBytes, sizeBytes }: { readonly offsetBytes: number; readonly sizeBytes: number },
+  leastBytes: number,
+): ProgramArguments {
+  const sizes = [offsetBytes, sizeBytes, leastBytes].map(String);
+  return program(UPLOAD_PART, directory, checkedVolumeName(name), ...sizes);
+}
+
+/** @param growBytes the capacity that it is grown to; 0: it keeps its source's */
+export function copyProgram(
+  directory: string,
+  name: string,
+  source: string,
+  format: VolumeFormat,
+  growBytes: number,
+): ProgramArguments {
+  const names = [checkedVolumeName(name), checkedVolumeName(source)];
+  return program(COPY, directory, ...names, format, String(growBytes));
+}
+
+/** Writes the SHA-256 of a file's first bytes. */
+export function digestProgram(directory: string, name: string, sizeBytes: number): ProgramArguments {
+  return program(DIGEST, directory, checkedVolumeName(name), String(sizeBytes));
 }
 
 /** Grows a file to this capacity; one that is larger stays as it is, and so does one that is not there. */

@@ -2,39 +2,39 @@ import {
   type Call,
   HypervisorError,
   type ObservedVolume,
-  type VolumeAbility,
   type VolumeRef,
   type VolumeSpec,
 } from "../hypervisor.ts";
-import { exactly } from "../upload-source.ts";
 import { commandFailed } from "./errors.ts";
 import type { ChangeOptions, ProgramArguments, ProgramResult, XlHost } from "./host.ts";
 import { parseVolumes, type VolumeFacts } from "./parse-volumes.ts";
 import { poolNamed } from "./pools.ts";
 import type { XlPool } from "./uri.ts";
+import { CONTENT_LIMIT_SECONDS, digestIn, receive, type XlVolumes } from "./volume-content.ts";
 import { volumePartPath, volumePath } from "./volume-names.ts";
 import {
+  copyProgram,
   createProgram,
+  digestProgram,
   growProgram,
   listProgram,
   NO_DIRECTORY,
   NO_VOLUME,
   observeProgram,
+  uploadPartProgram,
   uploadProgram,
   WRONG_LENGTH,
 } from "./volume-programs.ts";
 
 /** How long a change of a volume may run on the host. */
 const CHANGE_LIMIT_SECONDS = 120;
-/** An upload runs for as long as its source gives: this only ends what hangs for good. */
-const UPLOAD_LIMIT_SECONDS = 24 * 60 * 60;
 
 /** Volumes as plain files in the directories that the host's URI names as pools. */
-export function volumeAbility(host: XlHost, pools: readonly XlPool[]): VolumeAbility {
+export function volumeAbility(host: XlHost, pools: readonly XlPool[]): XlVolumes {
   return new PoolVolumes(host, pools);
 }
 
-class PoolVolumes implements VolumeAbility {
+class PoolVolumes implements XlVolumes {
   readonly #host: XlHost;
   readonly #pools: readonly XlPool[];
 
@@ -67,28 +67,47 @@ class PoolVolumes implements VolumeAbility {
     call: Call,
   ): Promise<void> {
     const facts = await this.#require(ref, call);
-    const leastBytes = facts.format === "raw" ? facts.capacityBytes : 0;
-    const program = uploadProgram(this.#poolOf(ref).path, ref.name, sizeBytes, leastBytes);
-    const input = exactly(source, sizeBytes, call.signal);
-    try {
-      await this.#change("uploading", ref, program, call, { input, limitSeconds: UPLOAD_LIMIT_SECONDS });
-    } catch (error) {
-      if (!call.signal.aborted || error !== call.signal.reason) throw error;
-      throw new HypervisorError("aborted", `the upload of volume '${ref.name}' was given up`, {
-        cause: error,
-      });
-    }
+    const program = uploadProgram(this.#poolOf(ref).path, ref.name, sizeBytes, leastBytes(facts));
+    await receive(ref.name, source, sizeBytes, call, (options) =>
+      this.#change("uploading", ref, program, call, options),
+    );
+  }
+
+  async uploadPart(
+    ref: VolumeRef,
+    source: AsyncIterable<Uint8Array>,
+    part: { readonly offsetBytes: number; readonly sizeBytes: number },
+    call: Call,
+  ): Promise<void> {
+    const facts = await this.#require(ref, call);
+    const program = uploadPartProgram(this.#poolOf(ref).path, ref.name, part, leastBytes(facts));
+    await receive(ref.name, source, part.sizeBytes, call, (options) =>
+      this.#change("uploading", ref, program, call, options),
+    );
+  }
+
+  async copyVolume(spec: VolumeSpec, source: VolumeRef, call: Call): Promise<ObservedVolume> {
+    const facts = await this.#require({ pool: spec.pool, name: source.name }, call);
+    refuseOtherFiles(facts, "copied");
+    const { name, format, capacityBytes } = spec;
+    const grow = capacityBytes > facts.capacityBytes ? capacityBytes : 0;
+    const program = copyProgram(this.#poolOf(spec).path, name, source.name, format, grow);
+    await this.#change("copying to", spec, program, call, { limitSeconds: CONTENT_LIMIT_SECONDS });
+    const made = await this.observeVolume(spec, call);
+    if (made === null) throw noSuchVolume(spec);
+    return made;
+  }
+
+  async digestVolume(ref: VolumeRef, sizeBytes: number, call: Call): Promise<string> {
+    const program = digestProgram(this.#poolOf(ref).path, ref.name, sizeBytes);
+    const options = { limitSeconds: CONTENT_LIMIT_SECONDS };
+    return digestIn(await this.#change("reading", ref, program, call, options));
   }
 
   async growVolume(ref: VolumeRef, capacityBytes: number, call: Call): Promise<void> {
     const facts = await this.#require(ref, call);
     if (facts.capacityBytes >= capacityBytes) return;
-    if (facts.namesOtherFiles) {
-      throw new HypervisorError(
-        "invalid-state",
-        `volume '${ref.name}' is a qcow2 that names other files, which is not grown: convert it to one file first`,
-      );
-    }
+    refuseOtherFiles(facts, "grown");
     const path = volumePath(this.#poolOf(ref).path, ref.name);
     await this.#change("growing", ref, growProgram(path, facts.format, capacityBytes), call);
   }
@@ -119,24 +138,38 @@ class PoolVolumes implements VolumeAbility {
     return facts;
   }
 
-  /** Changes of one volume wait for each other. */
+  /** Changes of one volume wait for each other. Resolves to what the program wrote. */
   async #change(
     verb: string,
     ref: VolumeRef,
     program: ProgramArguments,
     call: Call,
     options: Omit<ChangeOptions, "lock"> = { limitSeconds: CHANGE_LIMIT_SECONDS },
-  ): Promise<void> {
+  ): Promise<string> {
     const pool = this.#poolOf(ref);
     const lock = volumePath(pool.path, ref.name);
     const result = await this.#host.change(program, call, { ...options, lock });
     if (result.exitCode === NO_VOLUME) throw noSuchVolume(ref);
     refuseFailure(`${verb} volume '${ref.name}'`, pool, result);
+    return result.stdout;
   }
 
   #poolOf(ref: VolumeRef): XlPool {
     return poolNamed(this.#pools, ref.pool);
   }
+}
+
+/** A raw volume keeps its capacity, however much is written to it. */
+function leastBytes({ format, capacityBytes }: VolumeFacts): number {
+  return format === "raw" ? capacityBytes : 0;
+}
+
+function refuseOtherFiles({ name, namesOtherFiles }: VolumeFacts, verb: string): void {
+  if (!namesOtherFiles) return;
+  throw new HypervisorError(
+    "invalid-state",
+    `volume '${name}' is a qcow2 that names other files, which is not ${verb}: convert it to one file first`,
+  );
 }
 
 function refuseFailure(action: string, pool: XlPool, result: ProgramResult): void {

@@ -26,10 +26,11 @@ const NUMBER = /^[0-9.]+$/;
 const MAC_ADDRESS = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/i;
 
 /**
- * Writes a domain's configuration for xl. Pure: the same spec gives the same text.
+ * Writes a domain's configuration for xl. Pure: the same spec gives the same text. `serialLog` is the file to which an
+ * emulated machine's serial port is logged; null: to none.
  * @throws HypervisorError `invalid-spec` for what xl's syntax cannot hold, or what the guest type cannot do
  */
-export function xlConfig(spec: DomainSpec, parts: ResolvedParts): string {
+export function xlConfig(spec: DomainSpec, parts: ResolvedParts, serialLog: string | null = null): string {
   const settings: readonly (readonly [string, Value])[] = [
     ["name", checkedDomainName(spec.name)],
     ["uuid", spec.uuid],
@@ -40,7 +41,7 @@ export function xlConfig(spec: DomainSpec, parts: ResolvedParts): string {
     ...boot(spec, parts),
     ["disk", spec.disks.map((disk, index) => diskSpecification(disk, index, spec, parts))],
     ["vif", spec.nics.map((nic) => nicSpecification(nic, spec, parts))],
-    ...(spec.guestType === "hvm" ? EMULATED_DEVICES : []),
+    ...(spec.guestType === "hvm" ? emulatedDevices(serialLog) : []),
     ["on_poweroff", "destroy"],
     ["on_reboot", "restart"],
     // What went wrong stays to be seen, until the domain is started again or its power is cut.
@@ -50,13 +51,33 @@ export function xlConfig(spec: DomainSpec, parts: ResolvedParts): string {
   return settings.map(([name, value]) => `${name} = ${writeValue(value)}\n`).join("");
 }
 
-/** A serial port beside Xen's own console, and a screen on the loopback only. */
-const EMULATED_DEVICES: readonly (readonly [string, Value])[] = [
-  ["serial", "pty"],
-  ["vnc", 1],
-  ["vnclisten", "127.0.0.1"],
-  ["vncunused", 1],
-];
+/**
+ * A serial port beside Xen's own console, and a screen on the loopback only. xenconsoled does not hear the serial port, so
+ * QEMU itself logs it, under the label by which libxl finds it (libxl_qmp.c: `serial0`).
+ */
+function emulatedDevices(serialLog: string | null): readonly (readonly [string, Value])[] {
+  return [
+    serialLog === null
+      ? ["serial", "pty"]
+      : [
+          "device_model_args_hvm",
+          [
+            "-chardev",
+            `pty,id=serial0,logappend=on,logfile=${qemuOption(checkedPath(serialLog))}`,
+            "-serial",
+            "chardev:serial0",
+          ],
+        ],
+    ["vnc", 1],
+    ["vnclisten", "127.0.0.1"],
+    ["vncunused", 1],
+  ];
+}
+
+/** In QEMU's options a comma ends a value; two are one. */
+function qemuOption(value: string): string {
+  return value.replaceAll(",", ",,");
+}
 
 /**
  * xl takes a name of digits alone for a domain's id, and its own domains' names for those domains.
@@ -68,19 +89,29 @@ export function checkedDomainName(name: string): string {
 }
 
 function boot(spec: DomainSpec, parts: ResolvedParts): readonly (readonly [string, Value])[] {
-  if (spec.boot.kind === "firmware") {
-    if (spec.guestType !== "hvm") {
-      throw refused(
-        `a ${spec.guestType} guest boots from a kernel: give it one, or choose the guest type hvm`,
-      );
-    }
-    return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
+  if (spec.boot.kind === "kernel") return kernelBoot(spec.boot.commandLine, parts);
+  const { guestType } = spec;
+  switch (spec.boot.firmware) {
+    case "bios":
+      if (guestType !== "hvm")
+        throw refused(`a ${guestType} guest has no BIOS: boot it by pvgrub or a kernel`);
+      return [["boot", spec.disks.some(({ kind }) => kind === "disk") ? "c" : "n"]];
+    case "uefi":
+      throw refused("guests on Xen have no UEFI here: boot them by a BIOS, by pvgrub or a kernel");
+    case "pvgrub":
+      if (guestType === "hvm") throw refused("an hvm guest has a BIOS, and does not boot by pvgrub");
+      return kernelBoot("", parts);
   }
-  if (parts.kernel === null) throw refused("the kernel has no path on the host");
-  const { commandLine } = spec.boot;
+}
+
+function kernelBoot(
+  commandLine: string,
+  { kernel, initrd }: ResolvedParts,
+): readonly (readonly [string, Value])[] {
+  if (kernel === null) throw refused("the kernel has no path on the host");
   return [
-    ["kernel", checkedPath(parts.kernel)],
-    ...(parts.initrd === null ? [] : [["ramdisk", checkedPath(parts.initrd)] as const]),
+    ["kernel", checkedPath(kernel)],
+    ...(initrd === null ? [] : [["ramdisk", checkedPath(initrd)] as const]),
     ...(commandLine === "" ? [] : [["cmdline", commandLine] as const]),
   ];
 }

@@ -93,7 +93,7 @@ async function putFiles(run: BuildRun, root: string, { recipe, rootUuid }: Boots
   for (const file of guestFiles({ rootUuid, kernelVersion, cloudInit: recipe.cloudInit })) {
     const target = path.join(overlay, file.path);
     await mkdir(path.dirname(target), { recursive: true, mode: 0o755 });
-    await writeFile(target, file.content, { mode: 0o644 });
+    await writeFile(target, file.content, { mode: file.isProgram === true ? 0o755 : 0o644 });
   }
   // Without following links of the tree, and as its root.
   await run.program("cp", ["-a", "--remove-destination", "--no-target-directory", "--", overlay, root]);

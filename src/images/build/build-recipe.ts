@@ -34,9 +34,9 @@ export const Mirror = z
   .meta({
     description:
       "A Debian mirror, http or https; addresses that are not public are refused. Everything comes from it, and only the " +
-      "suite itself. Without: the mirror of the control plane's own apt, else deb.debian.org, with the suite's updates " +
+      "suite itself. Without: the mirror of the control plane's own apt, else Debian's own, with the suite's updates " +
       "and security updates.",
-    examples: ["https://deb.debian.org/debian/"],
+    examples: ["https://mirror.example/debian/"],
   });
 
 export const MAX_SIZE_GIB = 1024;

@@ -15,6 +15,7 @@ export interface GuestFile {
   /** Below the root of the tree. */
   readonly path: string;
   readonly content: string;
+  readonly isProgram?: boolean;
 }
 
 /** Packages of every image: a system that boots, and what its first administrator misses else. */
@@ -29,14 +30,34 @@ export const CLOUD_PACKAGES: readonly string[] = [
   ...["cloud-init", "cloud-guest-utils", "openssh-server", "sudo", "netbase"],
 ];
 
-/** KVM's serial port and Xen's console. A login appears on each that there is: systemd asks the kernel for them. */
-const CONSOLES = "console=tty0 console=hvc0 console=ttyS0,115200";
+/**
+ * KVM's serial port and Xen's console. A login appears on each that there is: systemd asks the kernel for them. The last
+ * one has what systemd itself writes: a pv or pvh guest believes in a serial port that is none, so there Xen's is it.
+ */
+const CONSOLE_MENU = `set drover_consoles="console=tty0 console=hvc0 console=ttyS0,115200"
+if [ "$grub_platform" = "xen" -o "$grub_platform" = "xen_pvh" ]; then
+  set drover_consoles="console=tty0 console=hvc0"
+fi
+export drover_consoles
+`;
 
-/** Read by update-grub, when the guest gets another kernel. */
+/** Its output goes to the beginning of the menu that update-grub writes. */
+const CONSOLE_SCRIPT = `#!/bin/sh
+cat <<'END'
+${CONSOLE_MENU}END
+`;
+
+/** Read by update-grub, when the guest gets another kernel. It is GRUB itself that puts the consoles in. */
 const GRUB_DEFAULTS = `GRUB_TIMEOUT=1
 GRUB_TERMINAL=console
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="${CONSOLES}"
+GRUB_CMDLINE_LINUX='$drover_consoles'
+`;
+
+// On a busy host a guest takes longer than the usual 90 s to see its own devices, and a console that is seen too late has
+// no login for good.
+const DEVICE_PATIENCE = `[Manager]
+DefaultDeviceTimeoutSec=10min
 `;
 
 // The name servers of DHCP are known to systemd-resolved. Without a network a guest shall not wait for one for minutes.
@@ -84,7 +105,7 @@ export const GRUB_CORE_ARGS: readonly string[] = [
   ...["biosdisk", "part_msdos", "ext2"],
 ];
 
-/** Features of the file system that GRUB 2.06, pygrub and the kernels of all suites know, whatever mke2fs is used. */
+/** Features of the file system that GRUB 2.06 and the kernels of all suites know, whatever mke2fs is used. */
 export const MKE2FS_CONF = `[defaults]
 base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
 default_mntopts = acl,user_xattr
@@ -98,14 +119,14 @@ ext4 = {
 }
 `;
 
-/** The boot menu, in the form that GRUB, GRUB for Xen and pygrub read; update-grub writes it anew. */
+/** The boot menu, for GRUB and GRUB for Xen; update-grub writes it anew. */
 function bootMenu({ rootUuid, kernelVersion }: GuestOptions): string {
-  return `set default=0
+  return `${CONSOLE_MENU}set default=0
 set timeout=1
 search --no-floppy --fs-uuid --set=root ${rootUuid}
 menuentry 'Debian GNU/Linux' {
   search --no-floppy --fs-uuid --set=root ${rootUuid}
-  linux /boot/vmlinuz-${kernelVersion} root=UUID=${rootUuid} ro ${CONSOLES}
+  linux /boot/vmlinuz-${kernelVersion} root=UUID=${rootUuid} ro $drover_consoles
   initrd /boot/initrd.img-${kernelVersion}
 }
 `;
@@ -119,7 +140,9 @@ export function guestFiles(options: GuestOptions): GuestFile[] {
     // Empty: made at the first boot, without asking anybody.
     { path: "etc/machine-id", content: "" },
     { path: "etc/default/grub.d/drover.cfg", content: GRUB_DEFAULTS },
+    { path: "etc/grub.d/01_drover", content: CONSOLE_SCRIPT, isProgram: true },
     { path: "boot/grub/grub.cfg", content: bootMenu(options) },
+    { path: "etc/systemd/system.conf.d/drover.conf", content: DEVICE_PATIENCE },
     { path: "etc/systemd/system/ssh.service.d/host-keys.conf", content: SSH_KEYS },
     { path: "etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf", content: WAIT_ONLINE },
     options.cloudInit

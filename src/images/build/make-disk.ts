@@ -37,8 +37,9 @@ export async function makeDisk(run: BuildRun, tree: DebianTree, sizeGib: number 
   await makeFileSystem(run, tree, raw, size * GIB);
   await writeBootSectors(tree, raw, size * GIB);
   const disk = path.join(run.directory, "disk.qcow2");
-  // Compressed: it is sent to every host that uses it, and each VM writes to clusters of its own.
-  const format = ["-c", "-O", "qcow2", "-o", "compression_type=zstd"];
+  // Compressed: it is sent to every host that uses it, and each VM writes to clusters of its own. With zlib: the QEMU
+  // that serves disks on Xen hosts (Debian's qemu-system-xen) is built without zstd.
+  const format = ["-c", "-O", "qcow2", "-o", "compression_type=zlib"];
   await run.program("qemu-img", ["convert", "-f", "raw", ...format, `file:${raw}`, `file:${disk}`]);
   return disk;
 }

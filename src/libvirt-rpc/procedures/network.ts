@@ -1,5 +1,5 @@
 /** Calls about virtual networks. Numbers: enum remote_procedure. */
-import { array, boolean, constant, hyper, int, nullable, string, struct, uint } from "../codec.ts";
+import { array, boolean, constant, hyper, int, nullable, string, struct, uint, uuid } from "../codec.ts";
 import { remote, remoteVoid } from "../procedure.ts";
 import { network } from "../structures.ts";
 
@@ -54,4 +54,15 @@ export const networkGetDhcpLeases = remote(
     ),
     count: constant(0),
   }),
+);
+
+export const networkLookupByUuid = remote("networkLookupByUuid", 47, struct({ uuid }), onlyNetwork);
+/**
+ * Changes a part of a network. `command` is a virNetworkUpdateCommand, `section` a virNetworkUpdateSection; before
+ * libvirt 7.2 the daemon took the two the other way round. `parentIndex` says in which `<ip>`; -1 leaves it open.
+ */
+export const networkUpdate = remoteVoid(
+  "networkUpdate",
+  291,
+  struct({ network, command: uint, section: uint, parentIndex: int, xml: string, flags: uint }),
 );

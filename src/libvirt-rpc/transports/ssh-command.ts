@@ -99,9 +99,17 @@ export function offeredHostKey(stderr: string): HostKey | null {
   return algorithm === undefined || fingerprint === undefined ? null : { algorithm, fingerprint };
 }
 
+/** ssh ends what it says with both; a command that it tells of has line breaks of its own. */
+const DEBUG_RECORD = /^debug\d: [^\r]*\r\n/gm;
+
+/** Text of ssh -v without what it says for debugging. A record that has not ended yet stays. */
+export function withoutDebugRecords(stderr: string): string {
+  return stderr.replace(DEBUG_RECORD, "");
+}
+
 /** What ssh and the far side wrote, without what only -v adds. */
 export function withoutChatter(stderr: string): string {
-  return stderr
+  return withoutDebugRecords(stderr)
     .split(/\r?\n/)
     .filter((line) => !CHATTER.test(line))
     .join("\n");

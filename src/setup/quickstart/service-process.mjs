@@ -5,7 +5,7 @@ import { createWriteStream, existsSync, readFileSync, writeFileSync } from "node
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { withProgress } from "../progress.mjs";
-import { PROJECT_DIR, pinnedNode, projectEnvironment } from "../project.mjs";
+import { PROJECT_DIR, pinnedNode, projectEnvironment, SERVICE_NODE_FLAGS } from "../project.mjs";
 
 /**
  * @typedef {object} ServiceProcess
@@ -33,7 +33,7 @@ export async function startService({ dataDir, listen }, log) {
     DROVER_ADMIN_TOKEN: token,
   };
   // A session of its own: ctrl-C is for us, and we stop it in order.
-  const child = spawn(pinnedNode(), [join(PROJECT_DIR, "src/main.ts")], {
+  const child = spawn(pinnedNode(), [...SERVICE_NODE_FLAGS, join(PROJECT_DIR, "src/main.ts")], {
     env,
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],

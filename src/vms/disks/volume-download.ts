@@ -1,6 +1,7 @@
 import type { Sql } from "../../db/transaction.ts";
 import type { HostStreams } from "../../hosts/host-reader.ts";
 import type { VolumeDownload } from "../../hypervisors/hypervisor.ts";
+import { copyOfVolume } from "../../image-cache/host-image-store.ts";
 import { DroverError } from "../../lib/errors.ts";
 import { type VolumeDetails, volumeLabel } from "../../volumes/volume-record.ts";
 import type { VmPower } from "../vm-record.ts";
@@ -40,6 +41,10 @@ async function requireQuiet(db: Sql, volume: VolumeDetails): Promise<void> {
       `The volume ${label} is a seed: it may hold secrets and is not given out.`,
     );
   if (state !== "ready") throw new DroverError("invalid_state", `The volume ${label} is not ready.`);
+  if ((await copyOfVolume(db, volume.id)) !== null) {
+    const message = `The volume ${label} holds only what differs from the host's copy of its image: by itself it is not whole.`;
+    throw new DroverError("invalid_state", message);
+  }
   const owner = vm === null ? null : await getVm(db, vm.id);
   if (owner === null || !MAY_WRITE.has(owner.power)) return;
   const message = `VM "${owner.name}" is ${owner.power} and may write to the volume ${label}: stop it first, or detach the disk.`;

@@ -1,5 +1,12 @@
 import { expect } from "vitest";
-import type { Call, DomainSpec, HostConnection, ObservedPower } from "../../../src/hypervisors/hypervisor.ts";
+import type {
+  Call,
+  Capability,
+  DomainSpec,
+  Firmware,
+  HostConnection,
+  ObservedPower,
+} from "../../../src/hypervisors/hypervisor.ts";
 import type { Ability, Behaviour } from "./record.ts";
 import { expectRefusal, present, type Scene } from "./scene.ts";
 
@@ -130,11 +137,15 @@ export function powerBehaviours(scene: Scene, behaviour: Behaviour): void {
   missingParts(scene, behaviour);
   cdroms(scene, behaviour);
   if (has("gracefulStop")) gracefulStop(scene, behaviour);
-  if (has("reboot")) restart(scene, behaviour, reboot);
+  if (has("reboot") && scene.contract.guestsRestart !== false) restart(scene, behaviour, reboot);
+  if (has("reboot") && scene.contract.guestsRestart === false) rebootWithoutDrivers(scene, behaviour);
   if (has("reset")) restart(scene, behaviour, reset);
   if (has("save")) saving(scene, behaviour);
   if (has("directKernel")) directKernel(scene, behaviour);
-  if (has("firmwareBios")) firmwareBios(scene, behaviour);
+  if (has("firmwareBios")) firmware(scene, behaviour, "firmwareBios", "bios");
+  if (has("firmwareUefi")) firmware(scene, behaviour, "firmwareUefi", "uefi");
+  if (has("firmwareUefi")) redefinedUefi(scene, behaviour);
+  if (has("firmwarePvgrub")) firmware(scene, behaviour, "firmwarePvgrub", "pvgrub");
 }
 
 function describeOutcome(outcome: Outcome): string {
@@ -146,6 +157,8 @@ async function bringTo(scene: Scene, from: From): Promise<DomainSpec> {
   if (from === "off") return scene.define();
   const spec = await scene.start();
   if (from === "paused") await pause.send(scene.connection, spec.uuid, scene.call());
+  // It does its part of being saved: one that has hardly begun to boot cannot.
+  if (from === "saved") await scene.guestUp(spec);
   if (from === "saved") await save.send(scene.connection, spec.uuid, scene.call());
   if (from === "crashed") {
     await scene.contract.hooks?.crashDomain?.(scene.world, spec.uuid);
@@ -216,6 +229,16 @@ function restart(scene: Scene, behaviour: Behaviour, call: PowerCall): void {
   });
 }
 
+function rebootWithoutDrivers(scene: Scene, behaviour: Behaviour): void {
+  behaviour("reboot", "reboot of a guest without drivers for it: refused, nothing changed", async () => {
+    const spec = await scene.start();
+    await scene.guestUp(spec);
+    await expectRefusal(reboot.send(scene.connection, spec.uuid, scene.call()), "invalid-state");
+    expect(await scene.power(spec)).toBe("running");
+    expect(await scene.bootsOf(spec)).toBe(1);
+  });
+}
+
 function saving(scene: Scene, behaviour: Behaviour): void {
   behaviour("save", "a guest that was saved goes on from there, without a new boot", async () => {
     const spec = await scene.start();
@@ -274,8 +297,8 @@ function directKernel(scene: Scene, behaviour: Behaviour): void {
   });
 }
 
-function firmwareBios(scene: Scene, behaviour: Behaviour): void {
-  behaviour("firmwareBios", "a domain starts from its firmware, with a disk", async () => {
+function firmware(scene: Scene, behaviour: Behaviour, ability: Capability, name: Firmware): void {
+  behaviour(ability, "a domain starts from its firmware, with a disk", async () => {
     const { volumes } = scene.connection;
     const volume = scene.volume();
     await volumes?.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
@@ -283,7 +306,29 @@ function firmwareBios(scene: Scene, behaviour: Behaviour): void {
       volumes === undefined
         ? []
         : [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
-    const spec = await scene.start({ boot: { kind: "firmware", firmware: "bios" }, disks });
+    const spec = await scene.start({ boot: { kind: "firmware", firmware: name }, disks });
     expect(await scene.power(spec)).toBe("running");
+  });
+}
+
+function redefinedUefi(scene: Scene, behaviour: Behaviour): void {
+  behaviour("firmwareUefi", "UEFI comes up, and again in a domain that was defined anew", async () => {
+    const { bootMarker } = scene.world;
+    const volume = scene.volume();
+    const volumes = present(scene.connection.volumes);
+    await volumes.createVolume({ ...volume, format: "qcow2", capacityBytes: 64 << 20 }, scene.call());
+    const disks = [{ name: "root", kind: "disk" as const, volume, format: "qcow2" as const }];
+    const spec = await scene.define({ boot: { kind: "firmware", firmware: "uefi" }, disks });
+    let written = 0;
+    for (const cpuCount of [1, 2]) {
+      await scene.connection.defineDomain({ ...spec, cpuCount }, scene.call());
+      await scene.connection.startDomain(spec.uuid, scene.call());
+      expect(await scene.observe(spec)).toMatchObject({ power: "running", cpuCount });
+      // An empty disk is nothing to boot, and the firmware says so on the serial console.
+      const before = written;
+      const speaks = async () => (written = (await scene.readLog(spec)).length) > before;
+      if (bootMarker !== null) await scene.eventually("the firmware's words", speaks);
+      await scene.connection.forceOffDomain(spec.uuid, scene.call());
+    }
   });
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
 import {
@@ -103,7 +104,9 @@ export class Scene {
       cpuCount: 1,
       memoryMib: world.memoryMib,
       boot:
-        world.kernel === null ? { kind: "firmware", firmware: "bios" } : { kind: "kernel", ...world.kernel },
+        world.kernel === null || world.bootSector !== undefined
+          ? { kind: "firmware", firmware: "bios" }
+          : { kind: "kernel", ...world.kernel },
       disks: [],
       nics:
         world.network === null ? [] : [{ name: "eth0", network: world.network, macAddress: macAddress() }],
@@ -115,9 +118,23 @@ export class Scene {
   }
 
   async define(overrides: Partial<DomainSpec> = {}): Promise<DomainSpec> {
-    const spec = this.spec(overrides);
+    const disks = await this.#bootDisks();
+    const spec = this.spec({ ...(disks.length === 0 ? {} : { disks }), ...overrides });
     await this.connection.defineDomain(spec, this.call());
     return spec;
+  }
+
+  /** Each domain has one of its own: a disk is not shared by two that run. */
+  async #bootDisks(): Promise<DomainSpec["disks"]> {
+    const { bootSector } = this.world;
+    const { volumes } = this.connection;
+    if (bootSector === undefined) return [];
+    if (volumes === undefined) throw new Error("a world with a boot sector needs volumes");
+    const volume = this.volume();
+    const capacityBytes = bootSector.length;
+    await volumes.createVolume({ ...volume, format: "raw", capacityBytes }, this.call());
+    await volumes.uploadVolume(volume, Readable.from([bootSector]), capacityBytes, this.call());
+    return [{ name: "root", kind: "disk", volume, format: "raw" }];
   }
 
   /** A running domain; its guest may still be coming up. */

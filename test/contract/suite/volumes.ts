@@ -1,13 +1,17 @@
 import { createHash, randomBytes } from "node:crypto";
 import { expect } from "vitest";
-import type { VolumeAbility, VolumeRef } from "../../../src/hypervisors/hypervisor.ts";
+import type { VolumeAbility, VolumeFormat, VolumeRef } from "../../../src/hypervisors/hypervisor.ts";
 import type { Behaviour } from "./record.ts";
 import { expectRefusal, present, type Scene } from "./scene.ts";
 
 const MIB = 1 << 20;
 
 /** Volumes in a pool: each call twice, content sent whole or not at all. */
-export function volumeBehaviours(scene: Scene, behaviour: Behaviour): void {
+export function volumeBehaviours(
+  scene: Scene,
+  behaviour: Behaviour,
+  formats: readonly VolumeFormat[] = ["raw", "qcow2"],
+): void {
   const volumes = (): VolumeAbility => present(scene.connection.volumes);
   const create = async (capacityBytes = MIB, format: "raw" | "qcow2" = "raw"): Promise<VolumeRef> => {
     const ref = scene.volume();
@@ -19,7 +23,7 @@ export function volumeBehaviours(scene: Scene, behaviour: Behaviour): void {
     expect(await volumes().observeVolume(scene.volume(), scene.call())).toBeNull();
   });
 
-  for (const format of ["raw", "qcow2"] as const) {
+  for (const format of formats) {
     behaviour("volumes", `a ${format} volume is created, and observed as created`, async () => {
       const ref = scene.volume();
       const created = await volumes().createVolume({ ...ref, format, capacityBytes: MIB }, scene.call());
@@ -172,6 +176,6 @@ function uploads(
   });
 }
 
-async function* chunks(content: Buffer): AsyncGenerator<Uint8Array> {
+export async function* chunks(content: Buffer): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < content.length; at += 100_000) yield content.subarray(at, at + 100_000);
 }

@@ -19,6 +19,10 @@ export interface DriverContract {
   readonly guestType: GuestType;
   /** What a host of this kind offers: the suite tests just this, and fails where the probe says otherwise. */
   readonly declared: readonly Capability[];
+  /** False where no guest of the run can be asked to restart: that the request is refused is all that can be shown. */
+  readonly guestsRestart?: boolean;
+  /** Which of the optional members of `volumes` a host of this kind has, in this order; none where it has no volumes. */
+  readonly volumeMembers: readonly ("overlayVolume" | "uploadPart" | "digestVolume")[];
   /** Starts what the run needs, once, before the first behaviour. */
   readonly setUp: () => Promise<ContractWorld>;
   /** What the run can do to its hosts beside the contract. A hook that is absent leaves its behaviours out. */
@@ -37,6 +41,8 @@ export interface ContractWorld {
   readonly network: string | null;
   /** Memory of a test domain, in MiB: at least what the guest needs to come up. */
   readonly memoryMib: number;
+  /** Where given, test domains boot by their firmware from a raw disk with this content, and not from the kernel. */
+  readonly bootSector?: Buffer;
   /** Kernel and initrd that are in the pool already, for `directKernel`; null where it is not declared. */
   readonly kernel: {
     readonly kernel: VolumeRef;

@@ -7,7 +7,7 @@ import { DroverError } from "../../../src/lib/errors.ts";
 import { type HostId, newId, type ProjectId, type VmId } from "../../../src/lib/ids.ts";
 import { createSecretBox } from "../../../src/lib/secret-box.ts";
 import { anyKind } from "../../../src/operations/operation-kind.ts";
-import { createKindRegistry } from "../../../src/operations/operation-kinds.ts";
+import { createKindRegistry, type KindRegistry } from "../../../src/operations/operation-kinds.ts";
 import { vmActions } from "../../../src/vms/actions/index.ts";
 import { start } from "../../../src/vms/actions/start.ts";
 import { stop } from "../../../src/vms/actions/stop.ts";
@@ -31,13 +31,17 @@ let db: Database;
 const projectId = newId<ProjectId>();
 const request = { projectId, actor: "token:test", requestId: "r" };
 const secretBox = createSecretBox(Buffer.alloc(32));
-const noImages = { open: () => Promise.reject(new Error("no images here")) };
+const unread = () => Promise.reject(new Error("no images here"));
+const noImages = { open: unread, openRaw: unread };
 // As in three API processes, on a machine that is fast: what one ranks stays out of date until it has to read anew.
 const KEPT_MS = 600_000;
 const processes = Array.from({ length: 3 }, () => createPlacementSnapshots(KEPT_MS));
 const declared = declaredBy(createDrivers({ databaseUrl: "postgresql://nobody@localhost/none" }));
-const kinds = createKindRegistry([
-  anyKind(vmCreateKind({ images: noImages, secretBox })),
+const imageCacheBytes = 0;
+const kinds: KindRegistry = createKindRegistry([
+  anyKind(
+    vmCreateKind({ images: noImages, secretBox, cache: () => ({ kinds, limitBytes: imageCacheBytes }) }),
+  ),
   anyKind(vmDeleteKind),
   ...vmActions.map(({ kind }) => kind),
 ]);
@@ -103,7 +107,7 @@ function create(
     },
   });
   return db.transaction((tx) =>
-    createVm(tx, { kinds, secretBox, installationId: newId() }, request, body, {
+    createVm(tx, { kinds, secretBox, installationId: newId(), imageCacheBytes }, request, body, {
       declared,
       snapshots: process,
     }),

@@ -134,5 +134,7 @@ test.each([
 
 test("only what -v adds is left out", () => {
   expect(withoutChatter("debug1: x\nBanner of the host\nTransferred: sent 1\n")).toBe("Banner of the host");
+  const command = "debug1: Sending command: one line\nand another\r\nTimeout, server n1 not responding.\r\n";
+  expect(withoutChatter(`Banner\n${command}`)).toBe("Banner\nTimeout, server n1 not responding.");
   expect(offeredHostKey("nothing of the kind")).toBeNull();
 });

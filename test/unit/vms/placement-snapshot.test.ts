@@ -3,7 +3,14 @@ import type { Sql } from "../../../src/db/sql.ts";
 import { createPlacementSnapshots } from "../../../src/vms/placement-snapshot.ts";
 
 const ROW = { id: "h1", name: "one", hypervisor: "kvm", reserved_cpu_count: 1, reserved_memory_mib: 100 };
-const PLACED = { hostId: "h1", hostName: "one", hypervisor: "kvm", guestType: "hvm", pool: "p" } as const;
+const PLACED = {
+  hostId: "h1",
+  hostName: "one",
+  hypervisor: "kvm",
+  guestType: "hvm",
+  pool: "p",
+  poolType: "dir",
+} as const;
 
 /** Answers every query with these rows. */
 function answering(rows: readonly object[]): Sql {

@@ -52,6 +52,8 @@ function request(overrides: Partial<PlacementRequest> = {}): PlacementRequest {
     capabilities: ["start", "firmwareBios"],
     networks: [],
     volumeBytes: 0,
+    wholeBytes: 0,
+    needsFiles: false,
     pool: null,
     hostId: null,
     ...overrides,
@@ -116,6 +118,23 @@ describe("whether a VM fits on a host", () => {
     ];
     expect(fit(request({ volumeBytes: 5 * GIB }), host({ pools }))).toMatchObject({ pool: "default" });
     expect(fit(request({ volumeBytes: 50 * GIB }), host({ pools }))).toMatchObject({ pool: "wide" });
+  });
+
+  test("takes a volume group of a Xen host, where it is asked for and nothing must be a file", () => {
+    const pools = [
+      { name: "vg0", active: true, type: "logical", availableBytes: 500 * GIB },
+      { name: "default", active: true, type: "dir", availableBytes: 10 * GIB },
+    ];
+    const xen = host({ hypervisor: "xen", pools });
+    const asked = { pool: "vg0", volumeBytes: 0, wholeBytes: 500 * GIB };
+    expect(fit(request(asked), xen)).toMatchObject({ pool: "vg0", poolType: "logical" });
+    expect(fit(request({ ...asked, pool: null }), xen)).toMatchObject({ pool: "default", poolType: "dir" });
+    expect(fit(request({ volumeBytes: 50 * GIB }), xen)).toMatchObject({ reason: "notEnoughStorage" });
+    expect(fit(request({ ...asked, needsFiles: true }), xen)).toMatchObject({ reason: "poolMissing" });
+    expect(fit(request({ ...asked, wholeBytes: 501 * GIB }), xen)).toMatchObject({
+      reason: "notEnoughStorage",
+    });
+    expect(fit(request(asked), host({ pools }))).toMatchObject({ reason: "poolMissing" });
   });
 
   test("chooses the first guest type that can do what is asked", () => {

@@ -46,7 +46,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], operations: [], host, diskPools: [] });
+  const { status } = viewOf(record, { images: [], nics: [], operations: [], host, diskPools: [] });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -67,6 +67,7 @@ describe("the conditions of a VM", () => {
     const silent = { ready: false, inventoryAt: T1, error: "connection refused", since: T1 };
     const { status } = viewOf(vm({ power: "unknown" }), {
       images: [],
+      nics: [],
       operations: [],
       host: silent,
       diskPools: [],
@@ -79,7 +80,8 @@ describe("the conditions of a VM", () => {
     const paused = vm({ power: "paused", powerReason: "ioerror" });
     const told = (availableBytes: number) => {
       const diskPools = [{ pool: "default", availableBytes }];
-      return viewOf(paused, { images: [], operations: [], host: ready, diskPools }).status.conditions;
+      return viewOf(paused, { images: [], nics: [], operations: [], host: ready, diskPools }).status
+        .conditions;
     };
     expect(told(0)).toMatchObject([{ type: "DiskError", reason: "NoSpace", since: T1.toISOString() }]);
     expect(told(0)[0]?.message).toContain('pool "default" had 0.00 GiB free');
@@ -110,7 +112,7 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], operations: [], host, diskPools: [] }).status.observedAt;
+    viewOf(record, { images: [], nics: [], operations: [], host, diskPools: [] }).status.observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());

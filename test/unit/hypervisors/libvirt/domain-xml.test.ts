@@ -5,6 +5,7 @@ import {
   diskTarget,
   domainXml,
   type GuestPlatform,
+  nicXml,
   type ResolvedPaths,
 } from "../../../../src/hypervisors/libvirt/domain-xml.ts";
 import { parseDomain } from "../../../../src/hypervisors/libvirt/parse-domain.ts";
@@ -50,6 +51,7 @@ const platform: GuestPlatform = {
   architecture: "x86_64",
   machine: "q35",
   cpu: { mode: "custom", model: "Westmere" },
+  hasFilters: true,
 };
 const paths: ResolvedPaths = {
   disks: new Map([
@@ -69,6 +71,35 @@ function write(change: Partial<DomainSpec> = {}, on: Partial<GuestPlatform> = {}
 function devices(root: XmlElement, name: string): readonly XmlElement[] {
   return childrenNamed(child(root, "devices"), name);
 }
+
+describe("the guard of a network interface", () => {
+  const guarded = (addresses: readonly string[], hasFilters = true) => {
+    const nic = { name: "eth0", network: "n", macAddress: "52:54:00:11:22:33", guard: { addresses } };
+    return child(readXml(nicXml(nic, { hasFilters })), "filterref");
+  };
+  const told = (filter: XmlElement | undefined) => ({
+    filter: attribute(filter, "filter"),
+    parameters: childrenNamed(filter, "parameter").map((parameter) => attribute(parameter, "value")),
+  });
+
+  it("lets the guest send from its own addresses, and where none is known from its own MAC address", () => {
+    expect(told(guarded(["10.0.0.5", "10.0.0.6"]))).toEqual({
+      filter: "clean-traffic",
+      parameters: ["10.0.0.5", "10.0.0.6"],
+    });
+    expect(told(guarded([]))).toEqual({ filter: "no-mac-spoofing", parameters: [] });
+  });
+
+  it("does not cut off IPv6", () => {
+    expect(told(guarded(["10.0.0.5", "fd00::5"])).filter).toBe("no-mac-spoofing");
+  });
+
+  it("is not there where the host has no filters, or the guest may send anything", () => {
+    expect(guarded(["10.0.0.5"], false)).toBeUndefined();
+    const nic = { name: "eth0", network: "n", macAddress: "52:54:00:11:22:33" };
+    expect(child(readXml(nicXml(nic, { hasFilters: true })), "filterref")).toBeUndefined();
+  });
+});
 
 describe("a domain's XML", () => {
   it("carries identity, mark and size, so that the parser finds them again", () => {
@@ -95,6 +126,15 @@ describe("a domain's XML", () => {
       ["initrd", "/pool/i"],
       ["cmdline", kernelBoot.commandLine],
     ]);
+  });
+
+  it("boots by UEFI that libvirt finds, and not by what only Xen has", () => {
+    const root = write({ boot: { kind: "firmware", firmware: "uefi" } });
+    expect(attribute(child(root, "os"), "firmware")).toBe("efi");
+    expect(attribute(child(root, "os", "firmware", "feature"), "enabled")).toBe("no");
+    expect(attribute(child(root, "os", "boot"), "dev")).toBe("hd");
+    expect(attribute(child(write(), "os"), "firmware")).toBeUndefined();
+    expect(() => write({ boot: { kind: "firmware", firmware: "pvgrub" } })).toThrow("no pvgrub");
   });
 
   it("has disks by path, stopping the guest on errors, with a serial that stays the same", () => {

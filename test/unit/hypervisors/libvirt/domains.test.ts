@@ -215,7 +215,7 @@ describe("another domain", () => {
       ...{ disks: [], nics: [], consolePool: "default" },
     };
     const platform = async () =>
-      ({ domainType: "qemu", architecture: "x86_64", machine: "q35", cpu: null }) as const;
+      ({ domainType: "qemu", architecture: "x86_64", machine: "q35", cpu: null, hasFilters: false }) as const;
     await expect(domains.define({ ...host, platform }, spec, call)).rejects.toMatchObject({
       reason: "already-exists",
     });

@@ -30,6 +30,16 @@ const answers: Answers = {
   domainGetXmlDesc: () => ({ xml: fixture("domain-ours-9.0.0") }),
   domainGetState: () => ({ state: 3, reason: 5 }),
   connectListAllNetworks: () => ({ networks: [{ name: "default", uuid: "n" }] }),
+  networkGetDhcpLeases: () => ({
+    leases: [
+      { mac: "52:54:00:AA:00:01", ipAddr: "10.0.0.5" },
+      { mac: null, ipAddr: "10.0.0.6" },
+      { mac: "a0:00:02:20:fe:80:00:00", ipAddr: "10.0.0.8" },
+    ],
+  }),
+  domainInterfaceAddresses: () => ({
+    interfaces: [{ hwAddr: "52:54:00:aa:00:02", addrs: [{ addr: "10.0.0.7" }, { addr: "no address" }] }],
+  }),
   networkGetXmlDesc: () => ({ xml: fixture("network-nat-9.0.0") }),
   connectListAllStoragePools: ({ flags }: { flags: number }) => ({
     pools: flags === 0 ? [{ name: "default", uuid: "p" }] : [],
@@ -66,6 +76,20 @@ describe("an inventory", () => {
     expect(networks).toMatchObject([{ name: "default", active: true, mode: "nat" }]);
     expect(pools).toMatchObject([{ name: "default", active: false, type: "dir" }]);
     expect(memoryFreeMib).toBe(1024);
+  });
+
+  it("tells the addresses that were leased and heard, as far as they are such", async () => {
+    const { addresses } = await inventory().found;
+    expect(addresses).toEqual([
+      { macAddress: "52:54:00:aa:00:01", address: "10.0.0.5", source: "lease" },
+      ...[web].map(() => ({ macAddress: "52:54:00:aa:00:02", address: "10.0.0.7", source: "arp" })),
+    ]);
+  });
+
+  it("is one without addresses where libvirt cannot tell any", async () => {
+    const mute = () => refuse(errorCode.internalError, "internal error: wrong nlmsg len");
+    const changed = { networkGetDhcpLeases: mute, domainInterfaceAddresses: mute };
+    expect((await inventory(changed).found).addresses).toEqual([]);
   });
 
   it("reads a definition once, and again when an event dropped it", async () => {

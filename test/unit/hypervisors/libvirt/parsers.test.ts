@@ -66,6 +66,15 @@ describe("domain capabilities", () => {
     expect(found.usableCpuModels.has("Westmere")).toBe(true);
     expect(found.usableCpuModels.has("Skylake-Server")).toBe(false);
   });
+
+  it("tell whether there is UEFI", () => {
+    const without = fixture("domain-capabilities-tcg-9.0.0");
+    const having = without.replace(
+      "<enum name='firmware'/>",
+      "<enum name='firmware'><value>bios</value><value>efi</value></enum>",
+    );
+    expect([without, having].map((xml) => parseDomainCapabilities(xml).hasUefi)).toEqual([false, true]);
+  });
 });
 
 describe("a domain", () => {

@@ -21,6 +21,7 @@ const noKvm = (): never => refuse(errorCode.invalidArg, "the accel 'kvm' is not 
 function hostWith(kvm: () => unknown, capabilities = withKvm): Answers {
   return {
     connectGetCapabilities: () => ({ capabilities }),
+    nwfilterLookupByName: () => ({ filter: { name: "clean-traffic", uuid: "f" } }),
     connectGetDomainCapabilities: ({ virtType }: { virtType: string }) =>
       virtType === "kvm" ? kvm() : { capabilities: fixture("domain-capabilities-tcg-9.0.0") },
   };
@@ -71,6 +72,16 @@ describe("guests", () => {
     await expect(readPlatform(fakeCalls(hostWith(noKvm, arm)), "QEMU", "auto", call)).rejects.toMatchObject({
       reason: "unsupported",
     });
+  });
+
+  it("are guarded by filters where the host has some", async () => {
+    expect(await readPlatform(fakeCalls(kvmWorks), "QEMU", "auto", call)).toMatchObject({ hasFilters: true });
+    for (const code of [errorCode.noNetworkFilter, errorCode.noSupport]) {
+      const without = { ...kvmWorks, nwfilterLookupByName: () => refuse(code, "no filter") };
+      expect(await readPlatform(fakeCalls(without), "QEMU", "auto", call)).toMatchObject({
+        hasFilters: false,
+      });
+    }
   });
 
   it("of the mock are the mock's own", async () => {

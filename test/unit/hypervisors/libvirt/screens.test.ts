@@ -1,7 +1,7 @@
 import { Duplex } from "node:stream";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { firstByte } from "../../../../src/hypervisors/libvirt/first-byte.ts";
+import { firstByte } from "../../../../src/hypervisors/first-byte.ts";
 import { parseVncPort } from "../../../../src/hypervisors/libvirt/parse-graphics.ts";
 import { parsePpm } from "../../../../src/hypervisors/libvirt/parse-ppm.ts";
 import { readDesktopName } from "../../../../src/hypervisors/libvirt/rfb-greeting.ts";

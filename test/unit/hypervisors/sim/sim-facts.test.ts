@@ -52,8 +52,8 @@ describe("the facts of a simulated host", () => {
   it("offer guest types and abilities of their hypervisor", () => {
     expect(guestTypesOf("kvm")).toEqual(["hvm"]);
     expect(guestTypesOf("xen")).toEqual(["pv", "pvh", "hvm"]);
-    // A simulated guest has no screen, and no memory that could be kept.
-    const real: readonly string[] = ["vnc", "screenshot", "volumeDownload"];
+    // A simulated guest has no screen, and no memory that could be kept; GRUB in the guest is for Xen's.
+    const real: readonly string[] = ["vnc", "screenshot", "firmwarePvgrub", "volumeDownload"];
     const simulated = CAPABILITIES.filter((ability) => !real.includes(ability));
     expect([...declaredCapabilities("kvm", "hvm")].sort()).toEqual(simulated.sort());
     expect(declaredCapabilities("kvm", "pv").size).toBe(0);

@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Call, DomainSpec } from "../../../../src/hypervisors/hypervisor.ts";
 import { observe, see } from "../../../../src/hypervisors/xl/domain-look.ts";
@@ -46,6 +47,7 @@ beforeEach(async () => {
     installationId: INSTALLATION,
     pools: [{ name: "pool", path: join(root, "pool") }],
     networks: [],
+    consoleLogs: null,
     defaultBridge: "no-such-bridge",
     changed: (_uuid, detail) => changed.push(detail),
   };
@@ -126,13 +128,17 @@ describe("definitions", () => {
     expect((await see(host, "*", call)).definitions).toHaveLength(2);
   });
 
-  it("name what the host has: another pool is refused, and so is a network that no bridge can be", async () => {
-    const volume = { pool: "other", name: "x" };
+  it("name what the host can have: no pool that is neither, no kernel but in a file, no network that is no bridge", async () => {
+    const volume = { pool: "neither/nor", name: "x" };
     await expect(
       define({ disks: [{ name: "root", kind: "disk", volume, format: "raw" }] }),
     ).rejects.toMatchObject({
       reason: "invalid-spec",
     });
+    const kernel = { pool: "vg0", name: "x" };
+    await expect(
+      define({ boot: { kind: "kernel", kernel, initrd: null, commandLine: "" } }),
+    ).rejects.toMatchObject({ reason: "invalid-spec" });
     const nics = [{ name: "eth0", network: "no bridge has this name", macAddress: "52:54:00:00:00:01" }];
     await expect(define({ nics })).rejects.toMatchObject({ reason: "invalid-spec" });
   });
@@ -189,6 +195,15 @@ describe("starting", () => {
       reason: "invalid-spec",
       message: expect.stringContaining("pool/missing") as string,
     });
+    const disk = {
+      name: "root",
+      kind: "disk",
+      volume: { pool: "vg0", name: "root.raw" },
+      format: "raw",
+    } as const;
+    await expect(change("start", await define({ disks: [disk] }))).rejects.toThrow(
+      "there is no /dev/vg0/root.raw",
+    );
     const nics = [{ name: "eth0", network: "default", macAddress: "52:54:00:00:00:01" }];
     await expect(change("start", await define({ nics }))).rejects.toThrow("no-such-bridge");
     expect(xl.calls()).toEqual([]);
@@ -293,6 +308,35 @@ describe("saved memory", () => {
     await expect(change("save", made)).rejects.toMatchObject({ reason: "storage-full" });
     expect(readdirSync(home(made)).filter((name) => name.startsWith("saved"))).toEqual([]);
     expect(await power(made)).toBe("running");
+  });
+
+  it("is given up for a forced stop, which does not wait for it", async () => {
+    const made = await start();
+    xl.before("save", 'echo half >"$3"; while [ -e "$3" ]; do sleep 0.1; done');
+    const save = expect(change("save", made)).rejects.toMatchObject({ name: "HypervisorError" });
+    await vi.waitFor(() => {
+      expect(existsSync(home(made, "saved.part"))).toBe(true);
+    });
+    await change("off", made);
+    await save;
+    expect(await power(made)).toBe("off");
+    expect(readdirSync(home(made)).filter((name) => name.startsWith("saved"))).toEqual([]);
+  });
+
+  it("is not given up for an earlier owner", async () => {
+    const made = await start();
+    xl.before("save", 'while [ ! -e "$here/go" ]; do sleep 0.1; done');
+    const save = change("save", made);
+    await vi.waitFor(() => {
+      expect(xl.calls().at(-1)).toMatch(/^save/);
+    });
+    const earlier = new HostLink({ runner: localRunner(), directory: join(root, INSTALLATION), fence: "0" });
+    const off = domains.changePower({ ...host, link: earlier }, "off", made.uuid, call);
+    await sleep(1000);
+    writeFileSync(join(xl.path, "go"), "");
+    await expect(off).rejects.toMatchObject({ name: "HypervisorError" });
+    await save;
+    expect(await power(made)).toBe("saved saved");
   });
 
   it("that cannot be restored stays", async () => {

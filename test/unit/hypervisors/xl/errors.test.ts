@@ -98,6 +98,11 @@ describe("a program on the host that failed", () => {
     ],
     ["libxl: error: libxl_create.c:1:x: failed to free memory for the domain", 3, "no-capacity"],
     ["PV control interface not available: external graceful shutdown not possible.", 1, "failed"],
+    [
+      "Rebooting domain 2\nPV control interface not available: sending ACPI reset button event.\nlibxl: error: libxl_domain.c:2207:libxl_send_trigger: Domain 2:Send trigger 'reset' failed: Function not implemented\nreboot failed (rc=-3)",
+      1,
+      "invalid-state",
+    ],
     ["", 124, "timeout"],
     ["Shutting down domain 9", 137, "timeout"],
     ["something new", 1, "failed"],

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { DomainSpec } from "../../../../src/hypervisors/hypervisor.ts";
+import { resolveParts } from "../../../../src/hypervisors/xl/spec-parts.ts";
 import {
   checkedDomainName,
   diskDevice,
@@ -9,6 +10,9 @@ import {
 } from "../../../../src/hypervisors/xl/xl-config.ts";
 import { readConfig, readDisk } from "./config-reader.ts";
 import { definition, PARTS, spec } from "./specs.ts";
+
+const BIOS = { kind: "firmware", firmware: "bios" } as const;
+const PVGRUB = { kind: "firmware", firmware: "pvgrub" } as const;
 
 describe("a domain's configuration", () => {
   it("of a pvh guest from a kernel is written", () => {
@@ -35,9 +39,7 @@ describe("a domain's configuration", () => {
   });
 
   it("of an hvm guest from its disk has a BIOS's devices, and its screen on the loopback", () => {
-    const config = readConfig(
-      xlConfig(spec({ guestType: "hvm", boot: { kind: "firmware", firmware: "bios" } }), PARTS),
-    );
+    const config = readConfig(xlConfig(spec({ guestType: "hvm", boot: BIOS }), PARTS));
     expect(Object.fromEntries(config)).toMatchObject({
       type: "hvm",
       boot: "c",
@@ -52,6 +54,34 @@ describe("a domain's configuration", () => {
       expect.stringContaining("vdev=hdb,"),
     ]);
   });
+
+  it("has an emulated machine's serial port logged where guests' consoles are, whatever the path", () => {
+    const hvm = spec({ guestType: "hvm", boot: { kind: "firmware", firmware: "bios" } });
+    const config = readConfig(xlConfig(hvm, PARTS, "/var/log/a,b/guest-web.log"));
+    expect(config.get("device_model_args_hvm")).toEqual([
+      "-chardev",
+      "pty,id=serial0,logappend=on,logfile=/var/log/a,,b/guest-web.log",
+      "-serial",
+      "chardev:serial0",
+    ]);
+    expect([...config.keys()]).not.toContain("serial");
+    expect(() => xlConfig(hvm, PARTS, "guest-web.log")).toThrow("no path");
+  });
+
+  it.each([
+    ["pv", "/usr/lib/grub-xen/grub-x86_64-xen.bin"],
+    ["pvh", "/usr/lib/grub-xen/grub-i386-xen_pvh.bin"],
+  ] as const)(
+    "of a %s guest from its disk has GRUB for Xen as its kernel, and nothing beside",
+    (guestType, loader) => {
+      const fromDisk = spec({ guestType, boot: PVGRUB, disks: [], nics: [] });
+      const parts = resolveParts(fromDisk, { pools: [], networks: [], defaultBridge: "xenbr0" });
+      const config = readConfig(xlConfig(fromDisk, parts));
+      expect(config.get("kernel")).toBe(loader);
+      for (const setting of ["ramdisk", "cmdline", "bootloader", "boot"])
+        expect(config.has(setting)).toBe(false);
+    },
+  );
 
   it.each([
     ["pv", "access=r,backendtype"],
@@ -70,7 +100,7 @@ describe("a domain's configuration", () => {
     expect([...config.keys()]).not.toContain("ramdisk");
     expect([...config.keys()]).not.toContain("cmdline");
     expect(config.get("disk")).toEqual([]);
-    const fromNetwork = spec({ guestType: "hvm", boot: { kind: "firmware", firmware: "bios" }, disks: [] });
+    const fromNetwork = spec({ guestType: "hvm", boot: BIOS, disks: [] });
     expect(readConfig(xlConfig(fromNetwork, PARTS)).get("boot")).toBe("n");
   });
 
@@ -129,13 +159,10 @@ describe("a domain's configuration", () => {
       "MAC address",
     ],
     ["no kernel", {}, { kernel: null }, "kernel has no path"],
-    ["firmware for pvh", { boot: { kind: "firmware", firmware: "bios" } }, {}, "boots from a kernel"],
-    [
-      "firmware for pv",
-      { guestType: "pv", boot: { kind: "firmware", firmware: "bios" } },
-      {},
-      "boots from a kernel",
-    ],
+    ["a BIOS for pvh", { boot: BIOS }, {}, "a pvh guest has no BIOS"],
+    ["a BIOS for pv", { guestType: "pv", boot: BIOS }, {}, "a pv guest has no BIOS"],
+    ["pvgrub for hvm", { guestType: "hvm", boot: PVGRUB }, {}, "does not boot by pvgrub"],
+    ["pvgrub without a path", { boot: PVGRUB }, { kernel: null }, "kernel has no path"],
   ])("with %s is refused", (_what, change, parts, why) => {
     const write = () => xlConfig(spec(change), { ...PARTS, ...parts });
     expect(write).toThrow(why);

@@ -1,3 +1,4 @@
+import { execa } from "execa";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { bootSectors, PARTITION_OFFSET_BYTES } from "../../../../src/images/build/boot-sectors.ts";
@@ -18,9 +19,22 @@ describe("the files of a guest", () => {
     expect(files(true).get("etc/fstab")).toMatch(/^UUID=1b71c984-\S+ \/ ext4 /);
     const menu = files(true).get("boot/grub/grub.cfg") ?? "";
     expect(menu).toMatch(
-      /linux \/boot\/vmlinuz-6\.1\.0-9-amd64 root=UUID=1b71c984-\S+ ro .*console=hvc0 console=ttyS0/,
+      /linux \/boot\/vmlinuz-6\.1\.0-9-amd64 root=UUID=1b71c984-\S+ ro \$drover_consoles\n/,
+    );
+    expect(menu).toMatch(
+      /console=hvc0 console=ttyS0,115200"\nif .*xen_pvh.*\n.*console=tty0 console=hvc0"\nfi\n/,
     );
     expect(menu).toContain("initrd /boot/initrd.img-6.1.0-9-amd64");
+  });
+
+  it("make update-grub write the same consoles, and leave the choice to GRUB", async () => {
+    const found = files(true);
+    const script = guestFiles(OPTIONS).find(({ path }) => path === "etc/grub.d/01_drover");
+    expect(script?.isProgram).toBe(true);
+    const { stdout } = await execa("sh", ["-s"], { input: script?.content ?? "" });
+    expect(found.get("boot/grub/grub.cfg")).toContain(`${stdout}\n`);
+    const defaults = `${found.get("etc/default/grub.d/drover.cfg") ?? ""}printf %s "$GRUB_CMDLINE_LINUX"`;
+    expect((await execa("sh", ["-s"], { input: defaults })).stdout).toBe("$drover_consoles");
   });
 
   it("configure the network by cloud-init, or by DHCP without it", () => {
