@@ -301,7 +301,7 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hostImages: { db, kinds, limitBytes: imageCacheBytes(config) },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
-    volumes: { db, kinds, installationId: hosts.installationId },
+    volumes: { db, kinds, installationId: hosts.installationId, imageCacheBytes: imageCacheBytes(config) },
     volumeDownloads: createVolumeDownloads(db, reader.stream),
     vms: {
       ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },

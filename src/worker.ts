@@ -204,6 +204,7 @@ export function operationKinds({
   imageCacheBytes,
   probe,
 }: KindDeps): KindRegistry {
+  const making = { images, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) };
   const kinds: AnyOperationKind[] = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
@@ -211,14 +212,12 @@ export function operationKinds({
     ...networkKinds(),
     anyKind(bringHostImageKind({ images })),
     anyKind(evictHostImageKind),
-    anyKind(
-      vmCreateKind({ images, secretBox, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) }),
-    ),
+    anyKind(vmCreateKind({ ...making, secretBox })),
     anyKind(vmDeleteKind),
-    anyKind(volumeCreateKind(images)),
+    anyKind(volumeCreateKind(making)),
     anyKind(volumeDeleteKind),
     anyKind(volumeResizeKind),
-    anyKind(attachDiskKind(images)),
+    anyKind(attachDiskKind(making)),
     anyKind(detachDiskKind),
     ...vmNicKinds(),
     ...vmActions.map(({ kind }) => kind),

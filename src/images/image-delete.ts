@@ -6,11 +6,10 @@ import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { DroverError } from "../lib/errors.ts";
 import { cancelOperation } from "../operations/operation-cancel.ts";
 import { unfinishedOperations } from "../operations/operation-queue.ts";
-import { volumesFillingFrom } from "../volumes/volume-store.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImageRecord } from "./image-record.ts";
 import { type ImageServiceDeps, noImage, resolveImage } from "./image-service.ts";
-import { deleteImageRow, lockContent, lockImage, vmsUsingImage } from "./image-store.ts";
+import { deleteImageRow, lockContent, lockImage, vmsUsingImage, volumesFillingFrom } from "./image-store.ts";
 
 /**
  * Deletes an image; one that is still imported or built is cancelled first. The content goes with its last image. Whether VMs

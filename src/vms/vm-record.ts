@@ -1,7 +1,7 @@
 import type { Firmware, GuestType, Hypervisor, SeenAddress } from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, InstallationId, NetworkId, ProjectId, VmId } from "../lib/ids.ts";
 import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
-import type { DeletePolicy } from "../volumes/volume-record.ts";
+import { type DeletePolicy, isDiskRole } from "../volumes/volume-record.ts";
 
 /** What was asked for, and nothing more. Names of images and hosts stand as the client gave them. */
 export interface VmSpec {
@@ -170,11 +170,6 @@ export function domainNameOf(vm: { readonly id: VmId; readonly name: string }): 
 
 /** Role of the volume that cloud-init reads. */
 export const SEED_ROLE = "seed";
-
-/** What a disk of the guest is filled from or with: other volumes are files that it boots with, and its seed. */
-export function isDiskRole(role: string): boolean {
-  return role.startsWith("disk:");
-}
 
 /** Name of a volume of a VM in its pool: holds the VM's whole id, so that a repeated step finds its own. */
 export function volumeNameOf(

@@ -1,12 +1,18 @@
 import type { Tx } from "../db/client.ts";
 import { foreignKeyViolation, uniqueViolation } from "../db/database-errors.ts";
 import { appendEvent } from "../events/event-store.ts";
+import { lockHost } from "../hosts/host-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
+import { type CachedContent, cachedContent } from "../image-cache/host-image.ts";
+import { useHostImage } from "../image-cache/host-image-store.ts";
+import { bringContents } from "../image-cache/image-cache.ts";
 import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
 import {
+  type HostId,
+  type HostImageId,
   type ImageId,
   type InstallationId,
   newId,
@@ -15,6 +21,7 @@ import {
   type VolumeId,
 } from "../lib/ids.ts";
 import { GIB } from "../lib/units.ts";
+import type { Subject } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { enqueue, unfinishedOperations } from "../operations/operation-queue.ts";
 import { choosePool } from "./choose-pool.ts";
@@ -28,6 +35,8 @@ import { insertVolume, lockVolume, type PoolCandidate, poolCandidates } from "./
 export interface VolumeChangeDeps {
   readonly kinds: KindRegistry;
   readonly installationId: InstallationId;
+  /** What the copies of images in a host's pool may take. */
+  readonly imageCacheBytes: number;
 }
 
 /** Who asks for a change. */
@@ -45,6 +54,8 @@ export interface QueuedVolume {
 /** What a volume is to hold, and how. */
 export interface PlannedContent {
   readonly imageId: ImageId | null;
+  /** What the image holds: the volume is made of the host's copy of it. */
+  readonly cached: CachedContent | null;
   readonly source: VolumeSource;
   readonly format: VolumeFormat;
   readonly capacityBytes: number;
@@ -58,16 +69,19 @@ export interface PlannedContent {
  */
 export async function createVolume(
   tx: Tx,
-  { kinds, installationId }: VolumeChangeDeps,
-  { project, actor, requestId }: VolumeRequest,
+  deps: VolumeChangeDeps,
+  request: VolumeRequest,
   body: CreateVolumeBody,
 ): Promise<QueuedVolume> {
+  const { kinds, installationId } = deps;
+  const { project, actor, requestId } = request;
   const id = newId<VolumeId>();
   const image = body.source.kind === "image" ? body.source.image : undefined;
   const content = await planContent(tx, project.id, { image, sizeGib: body.sizeGib, format: body.format });
   const { hostId, host, pool } = await poolFor(tx, body, content.neededBytes);
   const { imageId, source, format, capacityBytes } = content;
   const name = volumeName(installationId, id, "volume", format);
+  const copy = await copyFor(tx, deps, request, { hostId, pool }, content);
   const written = insertVolume(tx, {
     ...{ id, projectId: project.id, ownName: body.name, labels: body.labels, hostId, pool, name },
     ...{ role: FREE_ROLE, format, capacityBytes, deletePolicy: body.deletePolicy, source, imageId },
@@ -75,12 +89,13 @@ export async function createVolume(
   await written.catch((error: unknown) => {
     throw refusalOf(error, body.name);
   });
+  if (copy.id !== null) await useHostImage(tx, id, copy.id);
   const operation = await enqueue(
     tx,
     {
       kind: kinds.get("volume.create"),
       input: { volumeId: id, imageId },
-      subjects: [{ kind: "volume", id, mode: "exclusive" }],
+      subjects: [{ kind: "volume", id, mode: "exclusive" }, ...copy.subjects],
       targets: [{ kind: "volume", id, name: body.name }],
       hostId,
       hosts: [host],
@@ -93,6 +108,27 @@ export async function createVolume(
   const volume = await lockVolume(tx, id);
   if (volume !== null) await appendEvent(tx, volumeEvent("volume.created", volume, operation.id));
   return { id, operationId: operation.id };
+}
+
+export interface PlannedCopy {
+  readonly id: HostImageId | null;
+  /** What the making of the volume waits for. */
+  readonly subjects: readonly Subject[];
+}
+
+/** The host's copy of what a volume is to hold, brought there first where it is not. Locks the host's row. */
+export async function copyFor(
+  tx: Tx,
+  { kinds, imageCacheBytes: limitBytes }: Omit<VolumeChangeDeps, "installationId">,
+  { project, actor, requestId }: VolumeRequest,
+  place: { readonly hostId: HostId; readonly pool: string },
+  { cached }: Pick<PlannedContent, "cached">,
+): Promise<PlannedCopy> {
+  if (cached === null) return { id: null, subjects: [] };
+  await lockHost(tx, place.hostId);
+  const request = { projectId: project.id, actor, requestId };
+  const brought = await bringContents(tx, { kinds, limitBytes }, request, place, [cached]);
+  return { id: brought?.ids[0] ?? null, subjects: brought?.subjects ?? [] };
 }
 
 function refusalOf(error: unknown, name: string): unknown {
@@ -127,7 +163,7 @@ export async function planContent(
     if (askedBytes === null) throw wrong(pointers.size, "an empty volume needs a size");
     const format = asked.format ?? "qcow2";
     return {
-      ...{ imageId: null, source: { kind: "empty" }, format, capacityBytes: askedBytes },
+      ...{ imageId: null, cached: null, source: { kind: "empty" }, format, capacityBytes: askedBytes },
       neededBytes: format === "qcow2" ? 0 : askedBytes,
     };
   }
@@ -147,7 +183,8 @@ export async function planContent(
     throw wrong(pointers.size, `image "${image.name}" needs ${Math.ceil(least / GIB)} GiB at least`);
   const capacityBytes = askedBytes ?? least;
   const source: VolumeSource = { kind: "image", image: image.id };
-  return { imageId: image.id, source, format, capacityBytes, neededBytes: capacityBytes };
+  const cached = cachedContent(image);
+  return { imageId: image.id, cached, source, format, capacityBytes, neededBytes: capacityBytes };
 }
 
 async function poolFor(

@@ -1,9 +1,17 @@
 import { z } from "zod";
 import { appendEvent } from "../events/event-store.ts";
+import { releaseCopyOf } from "../image-cache/host-image-store.ts";
 import { DroverError, toErrorBody } from "../lib/errors.ts";
 import { asId, type ImageId, type VolumeId } from "../lib/ids.ts";
 import { type OperationKind, type StepHost, step } from "../operations/operation-kind.ts";
-import { FILL_LIMIT_SECONDS, makeVolume, type VolumeContents, volumesOfHost } from "./volume-content.ts";
+import {
+  FILL_LIMIT_SECONDS,
+  freedByMaking,
+  madeVolumes,
+  makeVolume,
+  type VolumeMakingDeps,
+  volumesOfHost,
+} from "./volume-content.ts";
 import { volumeEvent } from "./volume-events.ts";
 import { volumeLabel } from "./volume-record.ts";
 import { deleteVolumeRow, getVolume, hostIdOfVolume, lockVolume, setVolumeState } from "./volume-store.ts";
@@ -34,7 +42,7 @@ function gone(id: VolumeId): DroverError {
 }
 
 /** The operation that makes a volume of its own, empty or from an image. */
-export function volumeCreateKind(contents: VolumeContents): OperationKind<CreateInput> {
+export function volumeCreateKind(deps: VolumeMakingDeps): OperationKind<CreateInput> {
   return {
     name: "volume.create",
     input: CreateInput,
@@ -48,9 +56,9 @@ export function volumeCreateKind(contents: VolumeContents): OperationKind<Create
           const { volumeId, imageId } = context.operation.input;
           const volume = await context.read((db) => getVolume(db, volumeId));
           if (volume === null) throw gone(volumeId);
-          await makeVolume(context, contents, volume, imageId);
-          return undefined;
+          return madeVolumes((await makeVolume(context, deps, volume, imageId)) ? [volumeId] : []);
         },
+        write: (_operation, result) => freedByMaking(result),
         async undo(context) {
           const volume = await context.read((db) => getVolume(db, context.operation.input.volumeId));
           if (volume !== null) await volumesOfHost(context.host).deleteVolume(volume, context.call);
@@ -63,6 +71,7 @@ export function volumeCreateKind(contents: VolumeContents): OperationKind<Create
       const isMade = outcome.state === "succeeded";
       const error = isMade ? null : toErrorBody(outcome.error);
       await setVolumeState(tx, volume.id, isMade ? "ready" : "failed", error);
+      if (!isMade) await releaseCopyOf(tx, volume.id);
       const data = error === null ? {} : { error: error.code };
       await appendEvent(
         tx,

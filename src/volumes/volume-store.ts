@@ -287,14 +287,3 @@ export async function poolCandidates(db: Sql, host: string | null): Promise<Pool
       coalesce(jsonb_path_exists(h.facts, '$.guestTypes[*].capabilities[*] ? (@ == "volumes")'), false) AS able
     FROM host_pool p JOIN host h ON h.id = p.host_id WHERE ${which} ORDER BY h.name, p.name`;
 }
-
-/** Names of volumes that are being filled from an image. */
-export async function volumesFillingFrom(
-  db: Sql,
-  imageId: string,
-  limit: number,
-): Promise<readonly string[]> {
-  const rows = await db.$queryRaw<{ name: string }[]>`
-    SELECT coalesce(own_name, id::text) AS name FROM volume WHERE image_id = ${imageId}::uuid ORDER BY name LIMIT ${limit}`;
-  return rows.map(({ name }) => name);
-}

@@ -38,7 +38,8 @@ const USER_DATA = [
   ],
   ...NASTY_TEXTS,
 ];
-const NAME_COUNT = 30;
+/** How many names things get, so that they often meet. */
+export const NAME_COUNT = 30;
 
 const USUAL_DISKS = [[{ name: "root", sizeGib: 1 }], [{ name: "root", image: "disk" }]];
 

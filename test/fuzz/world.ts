@@ -107,10 +107,11 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, ready, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
+    db.image.findMany({ where: { name: { in: [...IMAGES] } }, select: { id: true } }),
     db.sshKey.findMany(NEWEST),
     db.network.findMany(NEWEST),
     db.volume.findMany({ ...NEWEST, select: { id: true, ownName: true } }),
@@ -126,6 +127,7 @@ async function readKnown(db: Db): Promise<Known> {
     vm: refer(Object.keys(VMS), vms),
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer([...IMAGES, BUILT], images),
+    imageId: ready.map(({ id }) => id),
     sshKey: refer([SSH_KEY], sshKeys),
     network: refer([NETWORK.name], networks),
     nic: NICS,

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { appendEvent } from "../../events/event-store.ts";
 import { HypervisorError } from "../../hypervisors/hypervisor.ts";
+import { releaseCopyOf } from "../../image-cache/host-image-store.ts";
 import { DroverError, toErrorBody } from "../../lib/errors.ts";
 import { asId, type ImageId } from "../../lib/ids.ts";
 import {
@@ -11,8 +12,10 @@ import {
 } from "../../operations/operation-kind.ts";
 import {
   FILL_LIMIT_SECONDS,
+  freedByMaking,
+  madeVolumes,
   makeVolume,
-  type VolumeContents,
+  type VolumeMakingDeps,
   volumesOfHost,
 } from "../../volumes/volume-content.ts";
 import { volumeEvent } from "../../volumes/volume-events.ts";
@@ -48,7 +51,7 @@ type AttachInput = z.output<typeof AttachInput>;
 type Nothing = Record<string, never>;
 
 /** The operation that gives a VM one more disk: to the guest while it runs, else to its definition. */
-export function attachDiskKind(contents: VolumeContents): OperationKind<AttachInput> {
+export function attachDiskKind(deps: VolumeMakingDeps): OperationKind<AttachInput> {
   return {
     name: "vm.attachDisk",
     input: AttachInput,
@@ -62,9 +65,10 @@ export function attachDiskKind(contents: VolumeContents): OperationKind<AttachIn
         async run(context) {
           const volume = await context.read((db) => getVolume(db, context.operation.input.volumeId));
           if (volume === null) throw new DroverError("not_found", "The new volume is gone.");
-          await makeVolume(context, contents, volume, context.operation.input.imageId);
-          return undefined;
+          const isComplete = await makeVolume(context, deps, volume, context.operation.input.imageId);
+          return madeVolumes(isComplete ? [volume.id] : []);
         },
+        write: (_operation, result) => freedByMaking(result),
         async undo(context) {
           const volume = await context.read((db) => getVolume(db, context.operation.input.volumeId));
           if (volume !== null) await volumesOfHost(context.host).deleteVolume(volume, context.call);
@@ -109,7 +113,10 @@ export function attachDiskKind(contents: VolumeContents): OperationKind<AttachIn
       if (volume === null) return;
       // Nobody knows of it yet, and there is nothing on the host.
       if (outcome.undone) await deleteVolumeRow(tx, volumeId);
-      else await setVolumeState(tx, volumeId, "failed", toErrorBody(outcome.error));
+      else {
+        await setVolumeState(tx, volumeId, "failed", toErrorBody(outcome.error));
+        await releaseCopyOf(tx, volumeId);
+      }
     },
   };
 }

@@ -1,12 +1,15 @@
 import type { Tx } from "../../db/client.ts";
 import { foreignKeyViolation } from "../../db/database-errors.ts";
 import { type IfMatch, requireMatch } from "../../http/etag.ts";
+import { useHostImage } from "../../image-cache/host-image-store.ts";
 import { DroverError } from "../../lib/errors.ts";
 import { newId, type VmId, type VolumeId } from "../../lib/ids.ts";
 import { GIB } from "../../lib/units.ts";
 import type { Subject, Target } from "../../operations/operation-kind.ts";
+import { lockSubjects } from "../../operations/operation-lanes.ts";
 import { enqueue } from "../../operations/operation-queue.ts";
 import {
+  copyFor,
   planContent,
   type QueuedVolume,
   type VolumeChangeDeps,
@@ -50,13 +53,13 @@ export async function attachDisk(
   if (vm.spec.disks.length >= MAX_DISKS)
     throw new DroverError("invalid_state", `VM "${vm.name}" has ${MAX_DISKS} disks, as many as it can have.`);
   const isNew = body.volume === undefined;
-  const { id: volumeId, imageId } = isNew
+  const lane: Subject = { kind: "vm", id: vm.id, mode: "exclusive" };
+  // The lanes of what is there come before the host's row, see copyFor.
+  await lockSubjects(tx, [lane]);
+  const { volumeId, imageId, awaited } = isNew
     ? await newVolume(tx, deps, request, vm, body)
-    : { id: (await freeVolume(tx, request, vm, body.volume ?? "")).id, imageId: null };
-  const subjects: Subject[] = [
-    { kind: "vm", id: vm.id, mode: "exclusive" },
-    { kind: "volume", id: volumeId, mode: "exclusive" },
-  ];
+    : { volumeId: (await freeVolume(tx, request, vm, body.volume ?? "")).id, imageId: null, awaited: [] };
+  const subjects: Subject[] = [lane, { kind: "volume", id: volumeId, mode: "exclusive" }, ...awaited];
   const operation = await enqueue(
     tx,
     {
@@ -118,28 +121,31 @@ async function freeVolume(
 
 async function newVolume(
   tx: Tx,
-  { installationId }: VolumeChangeDeps,
-  { project }: VolumeRequest,
+  deps: VolumeChangeDeps,
+  request: VolumeRequest,
   vm: VmRecord,
   body: AttachDiskBody,
 ) {
+  const { project } = request;
   const { hostId, pool } = vm;
   if (hostId === null || pool === null)
     throw new DroverError("invalid_state", `VM "${vm.name}" is on no host yet.`);
   const pointers = { image: "/image", size: "/sizeGib" };
   const content = await planContent(tx, project.id, { image: body.image, sizeGib: body.sizeGib }, pointers);
+  const copy = await copyFor(tx, deps, request, { hostId, pool }, content);
   const id = newId<VolumeId>();
   const { imageId, source, format, capacityBytes } = content;
   const written = insertVolume(tx, {
     ...{ id, projectId: project.id, ownName: null, labels: {}, hostId, pool, role: FREE_ROLE },
     ...{ format, capacityBytes, source, imageId, deletePolicy: body.deletePolicy ?? "delete" },
-    name: volumeName(installationId, id, "volume", format),
+    name: volumeName(deps.installationId, id, "volume", format),
   });
   await written.catch((error: unknown) => {
     if (foreignKeyViolation(error) === null) throw error;
     throw new DroverError("conflict", "The image of this disk was just deleted.", { cause: error });
   });
-  return { id, imageId };
+  if (copy.id !== null) await useHostImage(tx, id, copy.id);
+  return { volumeId: id, imageId, awaited: copy.subjects };
 }
 
 /**
