@@ -36,10 +36,11 @@ async function volumesOf(query: ListVolumesData["query"]): Promise<readonly Volu
   return (await ok(listVolumes({ client: client(), ...(query === undefined ? {} : { query }) }))).items;
 }
 
+/** Of all but the copies of images, which go when nobody needs them. */
 async function namesOnHosts(): Promise<readonly string[]> {
   const rows = await service.database.db.$queryRaw<
     { name: string }[]
-  >`SELECT name FROM sim.volume ORDER BY name`;
+  >`SELECT name FROM sim.volume WHERE name NOT LIKE 'drover-image-%' ORDER BY name`;
   return rows.map(({ name }) => name);
 }
 
