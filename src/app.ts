@@ -24,6 +24,8 @@ import { registerOperationRoutes } from "./operations/operation-routes.ts";
 import { registerSshKeyRoutes } from "./ssh-keys/ssh-key-routes.ts";
 import { registerTokenRoutes } from "./tokens/token-routes.ts";
 import { createAuthenticate, createTokenWorks } from "./tokens/token-service.ts";
+import { registerDiskRoutes } from "./vms/disks/disk-routes.ts";
+import type { VolumeDownloads } from "./vms/disks/volume-download.ts";
 import { registerVmRoutes, type VmRouteDeps } from "./vms/vm-routes.ts";
 import { registerVolumeRoutes, type VolumeRouteDeps } from "./volumes/volume-routes.ts";
 
@@ -42,6 +44,7 @@ export interface AppDeps {
   readonly hostImages: HostImageRouteDeps;
   readonly images: ImageRouteDeps;
   readonly volumes: VolumeRouteDeps;
+  readonly volumeDownloads: VolumeDownloads;
   readonly vms: VmRouteDeps;
   readonly consoles: Omit<ConsoleRouteDeps, "db" | "tokenWorks" | "wake">;
   /** PEM texts; null: plain HTTP. */
@@ -72,6 +75,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   registerSshKeyRoutes(api, { db: database });
   registerVolumeRoutes(api, deps.volumes);
   registerVmRoutes(api, deps.vms);
+  registerDiskRoutes(api, { ...deps.volumes, downloads: deps.volumeDownloads });
   const wake = (): void => {
     operations.wake();
   };

@@ -21,6 +21,8 @@ export interface Config {
   /** How much of a pool copies of images may take that no volume needs. */
   readonly hostImageCacheGib: number;
   readonly inventorySeconds: number;
+  readonly volumeScanSeconds: number;
+  readonly orphanGraceSeconds: number;
   readonly leaseSeconds: number;
   readonly drainSeconds: number;
   readonly operationsPerHost: number;
@@ -89,6 +91,8 @@ const Environment = z.object({
   DROVER_IMAGE_BUILDS_PER_WORKER: z.coerce.number().int().min(1).max(64).default(1),
   DROVER_HOST_IMAGE_CACHE_GIB: z.coerce.number().min(0).max(1_048_576).default(100),
   DROVER_INVENTORY_SECONDS: seconds(86_400).default(30),
+  DROVER_VOLUME_SCAN_SECONDS: seconds(86_400).default(600),
+  DROVER_ORPHAN_GRACE_SECONDS: z.coerce.number().int().min(0).max(31_536_000).default(604_800),
   DROVER_LEASE_SECONDS: z.coerce.number().int().min(3).max(300).default(10),
   DROVER_DRAIN_SECONDS: seconds(3_600).default(20),
   DROVER_OPERATIONS_PER_HOST: z.coerce.number().int().min(1).max(1_000).default(8),
@@ -129,6 +133,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     imageBuildsPerWorker: env.DROVER_IMAGE_BUILDS_PER_WORKER,
     hostImageCacheGib: env.DROVER_HOST_IMAGE_CACHE_GIB,
     inventorySeconds: env.DROVER_INVENTORY_SECONDS,
+    volumeScanSeconds: env.DROVER_VOLUME_SCAN_SECONDS,
+    orphanGraceSeconds: env.DROVER_ORPHAN_GRACE_SECONDS,
     leaseSeconds: env.DROVER_LEASE_SECONDS,
     drainSeconds: env.DROVER_DRAIN_SECONDS,
     operationsPerHost: env.DROVER_OPERATIONS_PER_HOST,

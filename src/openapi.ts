@@ -26,6 +26,7 @@ export async function buildHollowApp(): ReturnType<typeof buildApp> {
     hostImages: {} as AppDeps["hostImages"],
     images: {} as AppDeps["images"],
     volumes: {} as AppDeps["volumes"],
+    volumeDownloads: nothing,
     vms: {} as AppDeps["vms"],
     consoles: {} as AppDeps["consoles"],
     tls: null,

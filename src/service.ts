@@ -43,8 +43,10 @@ import { wakeAfterChange } from "./operations/operation-wakes.ts";
 import { loadSecretKey } from "./secret-key.ts";
 import { listen, readTls } from "./service-listen.ts";
 import { ensureAdminToken } from "./tokens/token-service.ts";
+import { createVolumeDownloads } from "./vms/disks/volume-download.ts";
 import { registerInventoryGauges } from "./vms/inventory-gauges.ts";
 import { createConsoleLogReader } from "./vms/vm-console.ts";
+import { startOrphanCollector } from "./volumes/orphan-collector.ts";
 import { operationKinds, startWorker } from "./worker.ts";
 
 /** A running Drover: API, worker, or both, by its configuration. */
@@ -233,6 +235,14 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
   ends.push(() => sequencer.stop());
   const cleaner = startHistoryCleaner({ db, logger, keepDays: config.retentionDays });
   ends.push(() => cleaner.stop());
+  const orphans = startOrphanCollector({
+    ...{ db, logger, kinds: parts.kinds, installationId: hosts.installationId },
+    graceSeconds: config.orphanGraceSeconds,
+    wake: () => {
+      wakeAfterChange(wakes);
+    },
+  });
+  ends.push(() => orphans.stop());
   images.collector.start();
   ends.push(() => images.collector.stop());
   const sweeper = startCacheSweeper({
@@ -240,7 +250,7 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
     limitBytes: imageCacheBytes(config),
   });
   ends.push(() => sweeper.stop());
-  const { leaseSeconds, inventorySeconds, drainSeconds } = config;
+  const { leaseSeconds, inventorySeconds, volumeScanSeconds, drainSeconds } = config;
   const worker = startWorker({
     ...{
       ...hosts,
@@ -251,6 +261,7 @@ function startWork(parts: Parts, ends: End[], probe: CrashProbe | undefined): Re
       clock: systemClock,
       leaseSeconds,
       inventorySeconds,
+      volumeScanSeconds,
       drainSeconds,
     },
     limits: { perHost: config.operationsPerHost, perWorker: config.operationsPerWorker },
@@ -290,7 +301,8 @@ async function startApi(parts: Parts, readiness: readonly ReadinessCheck[], ends
     hostImages: { db, kinds, limitBytes: imageCacheBytes(config) },
     capabilities: { declared },
     images: { ...images, database: db, kinds },
-    volumes: { db },
+    volumes: { db, kinds, installationId: hosts.installationId, imageCacheBytes: imageCacheBytes(config) },
+    volumeDownloads: createVolumeDownloads(db, reader.stream),
     vms: {
       ...{ db, kinds, declared, secretBox: hosts.secretBox, installationId: hosts.installationId },
       imageCacheBytes: imageCacheBytes(config),

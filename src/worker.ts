@@ -21,10 +21,14 @@ import { createKindRegistry, type KindRegistry } from "./operations/operation-ki
 import { createOperationRunner, type RunnerLimits } from "./operations/operation-runner.ts";
 import { startWorkerLease, type WorkerLease } from "./operations/worker-lease.ts";
 import { vmActions } from "./vms/actions/index.ts";
+import { attachDiskKind } from "./vms/disks/attach-disk.ts";
+import { detachDiskKind } from "./vms/disks/detach-disk.ts";
+import { volumeResizeKind } from "./vms/disks/resize-volume.ts";
 import { vmCreateKind } from "./vms/vm-create.ts";
 import { vmDeleteKind } from "./vms/vm-delete.ts";
 import { vmNicKinds } from "./vms/vm-nic-kinds.ts";
 import { vmObservations } from "./vms/vm-reconciler.ts";
+import { volumeCreateKind, volumeDeleteKind } from "./volumes/volume-kinds.ts";
 
 export interface WorkerDeps extends HostServiceDeps {
   readonly databaseUrl: string;
@@ -35,6 +39,8 @@ export interface WorkerDeps extends HostServiceDeps {
   readonly clock: Clock;
   readonly leaseSeconds: number;
   readonly inventorySeconds: number;
+  /** Between two looks into the pools of a host. */
+  readonly volumeScanSeconds: number;
   /** How long a host that is handed over waits for the steps that run there. */
   readonly drainSeconds: number;
   readonly limits: Pick<RunnerLimits, "perHost" | "perWorker">;
@@ -198,6 +204,7 @@ export function operationKinds({
   imageCacheBytes,
   probe,
 }: KindDeps): KindRegistry {
+  const making = { images, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) };
   const kinds: AnyOperationKind[] = [
     ...hostKinds({ installationId, sink: vmObservations }),
     anyKind(importKind),
@@ -205,10 +212,13 @@ export function operationKinds({
     ...networkKinds(),
     anyKind(bringHostImageKind({ images })),
     anyKind(evictHostImageKind),
-    anyKind(
-      vmCreateKind({ images, secretBox, cache: () => ({ kinds: registry, limitBytes: imageCacheBytes }) }),
-    ),
+    anyKind(vmCreateKind({ ...making, secretBox })),
     anyKind(vmDeleteKind),
+    anyKind(volumeCreateKind(making)),
+    anyKind(volumeDeleteKind),
+    anyKind(volumeResizeKind),
+    anyKind(attachDiskKind(making)),
+    anyKind(detachDiskKind),
     ...vmNicKinds(),
     ...vmActions.map(({ kind }) => kind),
   ];

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.ts';
 import type { Client, ClientMeta, Options as Options2, RequestResult, TDataShape } from './client/index.ts';
-import type { AttachVmNicData, AttachVmNicErrors, AttachVmNicResponses, BringImageToHostData, BringImageToHostErrors, BringImageToHostResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateNetworkData, CreateNetworkErrors, CreateNetworkResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteNetworkData, DeleteNetworkErrors, DeleteNetworkResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DetachVmNicData, DetachVmNicErrors, DetachVmNicResponses, EvictImageFromHostData, EvictImageFromHostErrors, EvictImageFromHostResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetNetworkData, GetNetworkErrors, GetNetworkResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostImagesData, ListHostImagesErrors, ListHostImagesResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListNetworksData, ListNetworksErrors, ListNetworksResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, RemoveNetworkFromHostData, RemoveNetworkFromHostErrors, RemoveNetworkFromHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateNetworkData, UpdateNetworkErrors, UpdateNetworkResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
+import type { AttachVmDiskData, AttachVmDiskErrors, AttachVmDiskResponses, AttachVmNicData, AttachVmNicErrors, AttachVmNicResponses, BringImageToHostData, BringImageToHostErrors, BringImageToHostResponses, CancelOperationData, CancelOperationErrors, CancelOperationResponses, ConnectConsoleData, ConnectConsoleErrors, CordonHostData, CordonHostErrors, CordonHostResponses, CreateImageData, CreateImageErrors, CreateImageResponses, CreateNetworkData, CreateNetworkErrors, CreateNetworkResponses, CreateSshKeyData, CreateSshKeyErrors, CreateSshKeyResponses, CreateTokenData, CreateTokenErrors, CreateTokenResponses, CreateVmData, CreateVmErrors, CreateVmResponses, CreateVolumeData, CreateVolumeErrors, CreateVolumeResponses, DeleteHostData, DeleteHostErrors, DeleteHostResponses, DeleteImageData, DeleteImageErrors, DeleteImageResponses, DeleteNetworkData, DeleteNetworkErrors, DeleteNetworkResponses, DeleteSshKeyData, DeleteSshKeyErrors, DeleteSshKeyResponses, DeleteVmData, DeleteVmErrors, DeleteVmResponses, DeleteVolumeData, DeleteVolumeErrors, DeleteVolumeResponses, DetachVmDiskData, DetachVmDiskErrors, DetachVmDiskResponses, DetachVmNicData, DetachVmNicErrors, DetachVmNicResponses, DownloadVolumeData, DownloadVolumeErrors, DownloadVolumeResponses, EvictImageFromHostData, EvictImageFromHostErrors, EvictImageFromHostResponses, ForgetHostData, ForgetHostErrors, ForgetHostResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetHealthData, GetHealthErrors, GetHealthResponses, GetHostData, GetHostErrors, GetHostResponses, GetImageData, GetImageErrors, GetImageLogData, GetImageLogErrors, GetImageLogResponses, GetImageResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetNetworkData, GetNetworkErrors, GetNetworkResponses, GetOperationData, GetOperationErrors, GetOperationResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetSshKeyData, GetSshKeyErrors, GetSshKeyResponses, GetTokenData, GetTokenErrors, GetTokenResponses, GetVmConsoleLogData, GetVmConsoleLogErrors, GetVmConsoleLogResponses, GetVmData, GetVmErrors, GetVmResponses, GetVmScreenshotData, GetVmScreenshotErrors, GetVmScreenshotResponses, GetVolumeData, GetVolumeErrors, GetVolumeResponses, ListEventsData, ListEventsErrors, ListEventsResponses, ListHostDomainsData, ListHostDomainsErrors, ListHostDomainsResponses, ListHostImagesData, ListHostImagesErrors, ListHostImagesResponses, ListHostNetworksData, ListHostNetworksErrors, ListHostNetworksResponses, ListHostPoolsData, ListHostPoolsErrors, ListHostPoolsResponses, ListHostsData, ListHostsErrors, ListHostsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListNetworksData, ListNetworksErrors, ListNetworksResponses, ListOperationsData, ListOperationsErrors, ListOperationsResponses, ListPoolsData, ListPoolsErrors, ListPoolsResponses, ListSshKeysData, ListSshKeysErrors, ListSshKeysResponses, ListTokensData, ListTokensErrors, ListTokensResponses, ListVmsData, ListVmsErrors, ListVmsResponses, ListVolumesData, ListVolumesErrors, ListVolumesResponses, OpenVmConsoleData, OpenVmConsoleErrors, OpenVmConsoleResponses, PauseVmData, PauseVmErrors, PauseVmResponses, RebootVmData, RebootVmErrors, RebootVmResponses, RefreshHostData, RefreshHostErrors, RefreshHostResponses, RegisterHostData, RegisterHostErrors, RegisterHostResponses, RemoveNetworkFromHostData, RemoveNetworkFromHostErrors, RemoveNetworkFromHostResponses, ResetVmData, ResetVmErrors, ResetVmResponses, ResizeVolumeData, ResizeVolumeErrors, ResizeVolumeResponses, RestoreVmData, RestoreVmErrors, RestoreVmResponses, ResumeVmData, ResumeVmErrors, ResumeVmResponses, RetryOperationData, RetryOperationErrors, RetryOperationResponses, RevokeTokenData, RevokeTokenErrors, RevokeTokenResponses, SaveVmData, SaveVmErrors, SaveVmResponses, StartVmData, StartVmErrors, StartVmResponses, StopVmData, StopVmErrors, StopVmResponses, UncordonHostData, UncordonHostErrors, UncordonHostResponses, UpdateHostData, UpdateHostErrors, UpdateHostResponses, UpdateImageData, UpdateImageErrors, UpdateImageResponses, UpdateNetworkData, UpdateNetworkErrors, UpdateNetworkResponses, UpdateSshKeyData, UpdateSshKeyErrors, UpdateSshKeyResponses, UpdateVmData, UpdateVmErrors, UpdateVmResponses, UpdateVolumeData, UpdateVolumeErrors, UpdateVolumeResponses, UploadImageData, UploadImageErrors, UploadImageResponses } from './types.gen.ts';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -654,6 +654,32 @@ export const getVmConsoleLog = <ThrowOnError extends boolean = false>(options: O
 });
 
 /**
+ * Attach a disk to a VM
+ *
+ * A volume that is there already, or a new one on the VM's host. A guest that runs gets it at once, without a restart; one that is off with its next start. `spec.disks` has it when the operation has succeeded. The guest finds it by its name: `/dev/disk/by-id/virtio-<name>`.
+ */
+export const attachVmDisk = <ThrowOnError extends boolean = false>(options: Options<AttachVmDiskData, ThrowOnError>): RequestResult<AttachVmDiskResponses, AttachVmDiskErrors, ThrowOnError> => (options.client ?? client).post<AttachVmDiskResponses, AttachVmDiskErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/disks',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Detach a disk from a VM
+ *
+ * Asks a running guest to let go of it; one that does not in its time ends the operation as `guest_did_not_let_go`, and everything is as it was. The volume goes with the disk where its delete policy is `delete`, and is kept where it is `retain`.
+ */
+export const detachVmDisk = <ThrowOnError extends boolean = false>(options: Options<DetachVmDiskData, ThrowOnError>): RequestResult<DetachVmDiskResponses, DetachVmDiskErrors, ThrowOnError> => (options.client ?? client).delete<DetachVmDiskResponses, DetachVmDiskErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/vms/{vm}/disks/{disk}',
+    ...options
+});
+
+/**
  * Add a NIC to a VM
  *
  * Plugs it into a VM that runs or is paused, where its host can (`nicHotplug`); one that is off has it at its next start. Its addresses are reserved at once.
@@ -822,6 +848,32 @@ export const listVolumes = <ThrowOnError extends boolean = false>(options?: Opti
 });
 
 /**
+ * Create a volume
+ *
+ * A volume of its own, empty or from an image, in the named pool or where there is the most room. The volume is there at once, in state `creating`; when its operation fails it is `failed` and nothing is on the host. To use it see `attachVmDisk`. Unless asked otherwise it outlives the VMs that it is attached to.
+ */
+export const createVolume = <ThrowOnError extends boolean = false>(options: Options<CreateVolumeData, ThrowOnError>): RequestResult<CreateVolumeResponses, CreateVolumeErrors, ThrowOnError> => (options.client ?? client).post<CreateVolumeResponses, CreateVolumeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/volumes',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete a volume
+ *
+ * With its content. Refused while it is attached to a VM.
+ */
+export const deleteVolume = <ThrowOnError extends boolean = false>(options: Options<DeleteVolumeData, ThrowOnError>): RequestResult<DeleteVolumeResponses, DeleteVolumeErrors, ThrowOnError> => (options.client ?? client).delete<DeleteVolumeResponses, DeleteVolumeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/volumes/{volume}',
+    ...options
+});
+
+/**
  * Get a volume
  */
 export const getVolume = <ThrowOnError extends boolean = false>(options: Options<GetVolumeData, ThrowOnError>): RequestResult<GetVolumeResponses, GetVolumeErrors, ThrowOnError> => (options.client ?? client).get<GetVolumeResponses, GetVolumeErrors, ThrowOnError>({
@@ -838,6 +890,32 @@ export const getVolume = <ThrowOnError extends boolean = false>(options: Options
 export const updateVolume = <ThrowOnError extends boolean = false>(options: Options<UpdateVolumeData, ThrowOnError>): RequestResult<UpdateVolumeResponses, UpdateVolumeErrors, ThrowOnError> => (options.client ?? client).patch<UpdateVolumeResponses, UpdateVolumeErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }],
     url: '/v1/volumes/{volume}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Download a volume
+ *
+ * Its content as it stands in its pool: of a qcow2 volume the whole qcow2 file. Refused while a VM may write to it.
+ */
+export const downloadVolume = <ThrowOnError extends boolean = false>(options: Options<DownloadVolumeData, ThrowOnError>): RequestResult<DownloadVolumeResponses, DownloadVolumeErrors, ThrowOnError> => (options.client ?? client).get<DownloadVolumeResponses, DownloadVolumeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/volumes/{volume}/content',
+    ...options
+});
+
+/**
+ * Grow a volume
+ *
+ * A running guest sees the new size of its disk at once; its partitions and file systems are its own to grow.
+ */
+export const resizeVolume = <ThrowOnError extends boolean = false>(options: Options<ResizeVolumeData, ThrowOnError>): RequestResult<ResizeVolumeResponses, ResizeVolumeErrors, ThrowOnError> => (options.client ?? client).post<ResizeVolumeResponses, ResizeVolumeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }],
+    url: '/v1/volumes/{volume}/resize',
     ...options,
     headers: {
         'Content-Type': 'application/json',

@@ -4,6 +4,29 @@ export type ClientOptions = {
     baseUrl: `${string}://${string}` | (string & {});
 };
 
+export type AttachDiskBody = {
+    /**
+     * Unique in the VM; the guest sees it as the disk's serial.
+     */
+    name: string;
+    /**
+     * A volume on the VM's host that no VM has. Without: a new one is made.
+     */
+    volume?: string;
+    /**
+     * An image of kind disk that a new one is filled from.
+     */
+    image?: string;
+    /**
+     * Of a new one; as large as the image without.
+     */
+    sizeGib?: number;
+    /**
+     * Of a new one: `delete` without. A volume that is there already keeps its own.
+     */
+    deletePolicy?: DeletePolicy;
+};
+
 export type AttachVmNicBody = {
     name: string;
     /**
@@ -40,7 +63,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events';
         description: string;
     }>;
     /**
@@ -70,7 +93,7 @@ export type CloudInitUser = {
 };
 
 export type Condition = {
-    type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed';
+    type: 'OperationFailed' | 'AttentionRequired' | 'RestartRequired' | 'DomainMissing' | 'HostUnreachable' | 'Crashed' | 'DiskError';
     reason: string;
     message: string;
     since: string;
@@ -183,6 +206,32 @@ export type CreateVmBody = {
     spec: NewVmSpec;
 };
 
+export type CreateVolumeBody = {
+    /**
+     * Unique in its project. 1 to 63 lower-case letters, digits and hyphens.
+     */
+    name: string;
+    labels?: Labels;
+    /**
+     * The only host to consider.
+     */
+    host?: string;
+    /**
+     * The only pool to consider, by its name; without: where there is the most room.
+     */
+    pool?: string;
+    /**
+     * Without: as large as the image.
+     */
+    sizeGib?: number;
+    /**
+     * Of an empty volume; `qcow2` without.
+     */
+    format?: 'raw' | 'qcow2';
+    source?: NewVolumeSource;
+    deletePolicy?: DeletePolicy;
+};
+
 /**
  * Debian, installed by mmdebstrap on the control plane. The disk boots on KVM (BIOS) and on Xen, with a login on the serial console.
  */
@@ -218,7 +267,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
 };
 
 /**
@@ -235,7 +284,7 @@ export type ErrorBody = {
     };
 };
 
-export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'addresses_exhausted' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'image_build_failed' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
+export type ErrorCode = 'invalid_request' | 'upgrade_required' | 'unsupported_media_type' | 'payload_too_large' | 'unauthenticated' | 'forbidden' | 'not_found' | 'method_not_allowed' | 'name_taken' | 'already_exists' | 'in_use' | 'precondition_failed' | 'conflict' | 'invalid_state' | 'idempotency_key_reused' | 'idempotency_key_in_progress' | 'no_placement' | 'addresses_exhausted' | 'capability_unsupported' | 'host_unreachable' | 'host_key_unknown' | 'image_invalid' | 'image_not_ready' | 'image_build_failed' | 'checksum_mismatch' | 'address_forbidden' | 'download_failed' | 'storage_full' | 'hypervisor_error' | 'guest_did_not_stop' | 'guest_did_not_let_go' | 'deadline_exceeded' | 'cancelled' | 'superseded' | 'too_many_requests' | 'unavailable' | 'internal';
 
 /**
  * A fact: what changed, when, by which operation.
@@ -519,7 +568,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
         }>;
     } | null;
     /**
@@ -815,6 +864,16 @@ export type NewVmSpec = {
     cloudInit?: NewCloudInit;
 };
 
+export type NewVolumeSource = {
+    kind: 'empty';
+} | {
+    kind: 'image';
+    /**
+     * An image of kind disk.
+     */
+    image: string;
+};
+
 export type OpenConsole = {
     kind: ConsoleKind;
     /**
@@ -1054,6 +1113,13 @@ export type ResetVmBody = {
     [key: string]: never;
 };
 
+export type ResizeVolumeBody = {
+    /**
+     * Not smaller than it is.
+     */
+    sizeGib: number;
+};
+
 export type RestoreVmBody = {
     [key: string]: never;
 };
@@ -1205,30 +1271,6 @@ export type VmAddress = {
     source: 'lease' | 'agent' | 'arp' | 'static';
 };
 
-/**
- * The agent in the guest (qemu-guest-agent), and what it told; null as long as it is not connected. It is the guest's own word.
- */
-export type VmAgent = {
-    /**
-     * `connected`: something in the guest has opened its end of the agent's channel. `disconnected`: nothing has, or the VM is off. `unsupported`: there is no such channel. `unknown`: its host is silent, or the VM was not seen yet.
-     */
-    state: 'connected' | 'disconnected' | 'unsupported' | 'unknown';
-    /**
-     * The guest's own host name.
-     */
-    hostName: string | null;
-    osName: string | null;
-    kernelRelease: string | null;
-    /**
-     * When the agent was asked what stands here.
-     */
-    observedAt: string | null;
-    /**
-     * Why the last question brought no answer; null: it did, or none was asked.
-     */
-    error: string | null;
-};
-
 export type VmAnswer = {
     vm: Vm;
     operation: Operation;
@@ -1252,6 +1294,11 @@ export type VmDisk = {
      * `delete` without: the disk's volume goes with the VM. `retain` keeps it.
      */
     deletePolicy?: DeletePolicy;
+};
+
+export type VmDiskAnswer = {
+    vm: Vm;
+    operation: Operation;
 };
 
 export type VmNic = {
@@ -1324,9 +1371,29 @@ export type VmSpec = {
     placement?: VmPlacement;
     runPolicy: 'running' | 'stopped';
     boot: FirmwareBoot | KernelBoot;
-    disks: Array<VmDisk>;
+    disks: Array<VmSpecDisk>;
     nics: Array<VmNic>;
     cloudInit?: CloudInit;
+};
+
+export type VmSpecDisk = {
+    name: string;
+    /**
+     * An image of kind disk that it is filled from; empty without.
+     */
+    image?: string;
+    /**
+     * Without: as large as the image.
+     */
+    sizeGib?: number;
+    /**
+     * `delete` without: the disk's volume goes with the VM. `retain` keeps it.
+     */
+    deletePolicy?: DeletePolicy;
+    /**
+     * The volume that was attached as it.
+     */
+    volume?: string;
 };
 
 export type VmSpecPatch = {
@@ -1376,7 +1443,6 @@ export type VmStatus = {
      */
     nics: Array<VmNicStatus>;
     addresses: Array<VmAddress>;
-    agent: VmAgent;
     conditions: Array<Condition>;
     /**
      * The actions that would do something now.
@@ -1454,6 +1520,11 @@ export type Volume = {
      * Its unfinished operations, oldest first.
      */
     operations: Array<string>;
+};
+
+export type VolumeAnswer = {
+    volume: Volume;
+    operation: Operation;
 };
 
 export type VolumePage = {
@@ -5255,6 +5326,188 @@ export type GetVmConsoleLogResponses = {
 
 export type GetVmConsoleLogResponse = GetVmConsoleLogResponses[keyof GetVmConsoleLogResponses];
 
+export type AttachVmDiskData = {
+    body: AttachDiskBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/disks';
+};
+
+export type AttachVmDiskErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `name_taken`: The name is taken. `in_use`: It is in use. `conflict`: The request conflicts with another one. `image_not_ready`: The image is not ready. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type AttachVmDiskError = AttachVmDiskErrors[keyof AttachVmDiskErrors];
+
+export type AttachVmDiskResponses = {
+    /**
+     * Accepted
+     */
+    202: VmDiskAnswer;
+};
+
+export type AttachVmDiskResponse = AttachVmDiskResponses[keyof AttachVmDiskResponses];
+
+export type DetachVmDiskData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the vm.
+         */
+        vm: string;
+        /**
+         * Name of the disk.
+         */
+        disk: string;
+    };
+    query?: {
+        /**
+         * How long a running guest may take to let go of the disk.
+         */
+        timeoutSeconds?: number;
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/vms/{vm}/disks/{disk}';
+};
+
+export type DetachVmDiskErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DetachVmDiskError = DetachVmDiskErrors[keyof DetachVmDiskErrors];
+
+export type DetachVmDiskResponses = {
+    /**
+     * Accepted
+     */
+    202: VmDiskAnswer;
+};
+
+export type DetachVmDiskResponse = DetachVmDiskResponses[keyof DetachVmDiskResponses];
+
 export type AttachVmNicData = {
     body: AttachVmNicBody;
     headers?: {
@@ -6303,6 +6556,167 @@ export type ListVolumesResponses = {
 
 export type ListVolumesResponse = ListVolumesResponses[keyof ListVolumesResponses];
 
+export type CreateVolumeData = {
+    body: CreateVolumeBody;
+    headers?: {
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/volumes';
+};
+
+export type CreateVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `name_taken`: The name is taken. `no_placement`: No host can take the VM. `image_not_ready`: The image is not ready. `conflict`: The request conflicts with another one. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type CreateVolumeError = CreateVolumeErrors[keyof CreateVolumeErrors];
+
+export type CreateVolumeResponses = {
+    /**
+     * Accepted
+     */
+    202: VolumeAnswer;
+};
+
+export type CreateVolumeResponse = CreateVolumeResponses[keyof CreateVolumeResponses];
+
+export type DeleteVolumeData = {
+    body?: never;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/volumes/{volume}';
+};
+
+export type DeleteVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `in_use`: It is in use.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DeleteVolumeError = DeleteVolumeErrors[keyof DeleteVolumeErrors];
+
+export type DeleteVolumeResponses = {
+    /**
+     * Accepted
+     */
+    202: VolumeAnswer;
+};
+
+export type DeleteVolumeResponse = DeleteVolumeResponses[keyof DeleteVolumeResponses];
+
 export type GetVolumeData = {
     body?: never;
     path: {
@@ -6446,3 +6860,155 @@ export type UpdateVolumeResponses = {
 };
 
 export type UpdateVolumeResponse = UpdateVolumeResponses[keyof UpdateVolumeResponses];
+
+export type DownloadVolumeData = {
+    body?: never;
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+    };
+    url: '/v1/volumes/{volume}/content';
+};
+
+export type DownloadVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here.
+     */
+    409: Problem;
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `host_unreachable`: The host does not answer. `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type DownloadVolumeError = DownloadVolumeErrors[keyof DownloadVolumeErrors];
+
+export type DownloadVolumeResponses = {
+    /**
+     * The content.
+     */
+    200: Blob | File;
+};
+
+export type DownloadVolumeResponse = DownloadVolumeResponses[keyof DownloadVolumeResponses];
+
+export type ResizeVolumeData = {
+    body: ResizeVolumeBody;
+    headers?: {
+        /**
+         * The revision that the change is meant for, as an ETag showed it; another one is refused with 412.
+         */
+        'If-Match'?: string;
+        /**
+         * Makes the request safe to repeat for 24 hours: the same key and body get the same answer.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * Id or name of the volume.
+         */
+        volume: string;
+    };
+    query?: {
+        /**
+         * Id or name of the project; `default` without, or the token's own where it is bound to one.
+         */
+        project?: string;
+        /**
+         * Seconds to hold the answer until the operation ends; it never turns into an error.
+         */
+        wait?: number;
+    };
+    url: '/v1/volumes/{volume}/resize';
+};
+
+export type ResizeVolumeErrors = {
+    /**
+     * `invalid_request`: The request is not valid.
+     */
+    400: Problem;
+    /**
+     * `unauthenticated`: A valid token is needed.
+     */
+    401: Problem;
+    /**
+     * `forbidden`: The token does not reach this.
+     */
+    403: Problem;
+    /**
+     * `not_found`: There is no such thing.
+     */
+    404: Problem;
+    /**
+     * `invalid_state`: The state does not allow this. `capability_unsupported`: This is not supported here. `idempotency_key_in_progress`: The first request with this key is not answered yet.
+     */
+    409: Problem;
+    /**
+     * `precondition_failed`: It was changed in the meantime.
+     */
+    412: Problem;
+    /**
+     * `payload_too_large`: The body is too large.
+     */
+    413: Problem;
+    /**
+     * `unsupported_media_type`: The content type is not taken here.
+     */
+    415: Problem;
+    /**
+     * `invalid_request`: The request is not valid. `idempotency_key_reused`: The idempotency key belongs to another request.
+     */
+    422: Problem;
+    /**
+     * `internal`: Something went wrong in the service.
+     */
+    500: Problem;
+    /**
+     * `unavailable`: The service is not available right now.
+     */
+    503: Problem;
+};
+
+export type ResizeVolumeError = ResizeVolumeErrors[keyof ResizeVolumeErrors];
+
+export type ResizeVolumeResponses = {
+    /**
+     * Accepted
+     */
+    202: VolumeAnswer;
+};
+
+export type ResizeVolumeResponse = ResizeVolumeResponses[keyof ResizeVolumeResponses];

@@ -7,6 +7,7 @@ import {
   HypervisorError,
   type HypervisorErrorReason,
   type ObservedDomain,
+  type ObservedVolume,
 } from "../hypervisors/hypervisor.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
@@ -30,6 +31,7 @@ export interface HostFollowerDeps {
   readonly sink: ObservationSink;
   readonly logger: Log;
   readonly inventorySeconds: number;
+  readonly volumeScanSeconds: number;
   /** How long a domain must not be seen before it is gone; ABSENCE_MS without. */
   readonly absenceMs?: number;
   /** Runs a transaction under the owner's epoch. */
@@ -70,6 +72,7 @@ export class HostFollower {
   #isProbed = false;
   #inventoryDueAt = -Infinity;
   #lookedAt = -Infinity;
+  #volumesDueAt: number;
   /** When the first of what is not looked at yet was told. */
   #toldAt = -Infinity;
   #wake: () => void = () => undefined;
@@ -77,6 +80,8 @@ export class HostFollower {
   constructor(deps: HostFollowerDeps) {
     this.#deps = deps;
     this.#absences = new Absences(deps.absenceMs ?? ABSENCE_MS);
+    // Not all hosts that came at once, and not while everybody comes.
+    this.#volumesDueAt = performance.now() + deps.volumeScanSeconds * 1000 * Math.random();
     deps.signal.addEventListener("abort", () => {
       this.#wake();
     });
@@ -144,6 +149,7 @@ export class HostFollower {
     this.#changed.clear();
     // The jitter keeps a thousand hosts that came at once from being asked at once for ever.
     this.#inventoryDueAt = performance.now() + inventorySeconds * 1000 * (0.9 + Math.random() / 5);
+    let pools: readonly string[];
     try {
       const observedAt = new Date();
       const askedAt = performance.now();
@@ -157,11 +163,39 @@ export class HostFollower {
       this.#absences.missedAll(missed, askedAt);
       this.#lookAgainInTime();
       this.#deps.onSeen(inventory.domains, { all: true });
+      pools = inventory.pools.filter(({ active }) => active).map(({ name }) => name);
     } catch (error) {
       this.#inventoryDueAt = -Infinity;
       throw error;
     }
     onInventory();
+    if (performance.now() < this.#volumesDueAt) return;
+    this.#volumesDueAt = performance.now() + this.#deps.volumeScanSeconds * 1000;
+    await this.#lookIntoPools(pools);
+  }
+
+  /** A pool that cannot be read is looked into the next time: its host is no worse for it. */
+  async #lookIntoPools(pools: readonly string[]): Promise<void> {
+    const { connection, hostId, installationId, sink, logger } = this.#deps;
+    const { volumes } = connection;
+    if (volumes === undefined) return;
+    const observedAt = new Date();
+    const prefix = sink.volumePrefix(installationId);
+    const read: string[] = [];
+    const seen: ObservedVolume[] = [];
+    for (const pool of pools) {
+      try {
+        seen.push(...(await volumes.listVolumes(pool, prefix, this.#call())));
+        read.push(pool);
+      } catch (error) {
+        if (this.#isOver()) return;
+        logger.info(
+          { hostId, pool, error: messageOf(error) },
+          "a pool could not be looked into; trying again later",
+        );
+      }
+    }
+    await this.#write((tx) => sink.volumes(tx, hostId, installationId, { pools: read, seen }, observedAt));
   }
 
   /** All that changed since the last look is looked at together and recorded in one transaction. */

@@ -5,7 +5,15 @@ import { asId, type ProjectId } from "../lib/ids.ts";
 import { endLocked, type LockedOperation, lockUnfinished } from "../operations/operation-abandon.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import type { HostRecord } from "./host-record.ts";
-import { deleteHostRow, deleteHostVms, findHost, hostImageIdsOn, lockHost, vmsOnHost } from "./host-store.ts";
+import {
+  deleteHostRow,
+  deleteHostVms,
+  findHost,
+  hostImageIdsOn,
+  lockHost,
+  vmsOnHost,
+  volumeIdsOnHost,
+} from "./host-store.ts";
 
 /**
  * Gives up a dead host with all that was on it: its VMs leave the inventory, what was queued for them ends as failed.
@@ -52,6 +60,7 @@ async function lockWithOperations(
       "vm",
       vms.map(({ id }) => id),
     )),
+    ...(await lockUnfinished(tx, "volume", await volumeIdsOnHost(tx, found.id))),
     ...(await lockUnfinished(tx, "host", [found.id])),
     ...(await lockUnfinished(tx, "hostImage", await hostImageIdsOn(tx, found.id))),
   ];

@@ -1,4 +1,4 @@
-import type { Duplex } from "node:stream";
+import type { Readable } from "node:stream";
 import type { Database } from "../db/client.ts";
 import { type Call, type HostConnection, HypervisorError } from "../hypervisors/hypervisor.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -23,11 +23,11 @@ export type HostReader = <T>(
  * Opens a stream on such a connection, which is kept as long as the stream is open. `signal` bounds the opening. Throws
  * as HostReader.
  */
-export type HostStreams = (
+export type HostStreams = <Stream extends Readable>(
   hostId: HostId,
   signal: AbortSignal,
-  open: (host: HostConnection, call: Call) => Promise<Duplex>,
-) => Promise<Duplex>;
+  open: (host: HostConnection, call: Call) => Promise<Stream>,
+) => Promise<Stream>;
 
 export interface HostReaderDeps {
   readonly db: Database;

@@ -326,7 +326,7 @@ export async function deleteHost(
     }
     throw new DroverError(
       "in_use",
-      `VMs are still on host "${host.name}". Delete them first; if the host is dead for good, POST /v1/hosts/${host.name}/forget gives them up.`,
+      `VMs or volumes are still on host "${host.name}". Delete them first; if the host is dead for good, POST /v1/hosts/${host.name}/forget gives them up.`,
       { cause: error },
     );
   }

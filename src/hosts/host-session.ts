@@ -17,6 +17,8 @@ export interface HostSessionDeps {
   readonly connect: (signal: AbortSignal) => Promise<HostConnection>;
   readonly errorBodyOf: (error: unknown) => ErrorBody;
   readonly inventorySeconds: number;
+  /** Between two looks into the host's pools. */
+  readonly volumeScanSeconds: number;
   /** For tests: see HostFollowerDeps. */
   readonly absenceMs?: number;
   /** Called when the host's operations may go on, or must wait. */

@@ -207,6 +207,12 @@ export async function vmsOnHost(
     WHERE v.host_id = (SELECT id FROM host WHERE ${named(idOrName)})`;
 }
 
+/** The volumes on a host. */
+export async function volumeIdsOnHost(db: Sql, id: HostId): Promise<readonly string[]> {
+  const rows = await db.$queryRaw<{ id: string }[]>`SELECT id FROM volume WHERE host_id = ${id}::uuid`;
+  return rows.map((row) => row.id);
+}
+
 /** The copies of images that a host has: what fills and evicts them has them as subjects. */
 export async function hostImageIdsOn(db: Sql, id: HostId): Promise<string[]> {
   const rows = await db.$queryRaw<{ id: string }[]>`SELECT id FROM host_image WHERE host_id = ${id}::uuid`;

@@ -1,6 +1,6 @@
 import type { Tx } from "../db/transaction.ts";
-import type { AgentReport, HostInventory, ObservedDomain } from "../hypervisors/hypervisor.ts";
-import type { HostId } from "../lib/ids.ts";
+import type { AgentReport, HostInventory, ObservedDomain, ObservedVolume } from "../hypervisors/hypervisor.ts";
+import type { HostId, InstallationId } from "../lib/ids.ts";
 
 /** What the layer of VMs makes of what was seen of a host; called in the transaction that records it. */
 export interface ObservationSink {
@@ -28,6 +28,16 @@ export interface ObservationSink {
   ): Promise<readonly string[]>;
   /** What agents in guests told, or why they told nothing. */
   agents(tx: Tx, hostId: HostId, words: readonly AgentWord[]): Promise<void>;
+  /** What is looked for in the host's pools at a slow pace: volumes whose names begin so. */
+  volumePrefix(installationId: InstallationId): string;
+  /** The volumes that were found in these pools, which were read whole. */
+  volumes(
+    tx: Tx,
+    hostId: HostId,
+    installationId: InstallationId,
+    looked: { readonly pools: readonly string[]; readonly seen: readonly ObservedVolume[] },
+    observedAt: Date,
+  ): Promise<void>;
   /** The host has fallen silent. */
   unreachable(tx: Tx, hostId: HostId): Promise<void>;
 }

@@ -40,6 +40,7 @@ export const PROBLEMS: Readonly<Record<ErrorCode, { readonly status: number; rea
   storage_full: { status: 507, title: "The storage is full" },
   hypervisor_error: { status: 502, title: "The hypervisor refused" },
   guest_did_not_stop: { status: 409, title: "The guest did not stop" },
+  guest_did_not_let_go: { status: 409, title: "The guest did not let go of the disk" },
   deadline_exceeded: { status: 504, title: "The time is up" },
   cancelled: { status: 409, title: "It was cancelled" },
   superseded: { status: 409, title: "Another operation took over" },

@@ -24,6 +24,8 @@ export const CAPABILITY_DESCRIPTIONS: Readonly<Record<Capability, string>> = {
   vnc: "look at the screen and type into it",
   screenshot: "take a picture of the screen",
   volumes: "create, fill, grow, list and delete volumes",
+  diskHotplug: "attach, detach and grow disks while the guest runs",
+  volumeDownload: "give out the content of volumes",
   directKernel: "boot a kernel and initrd that are given",
   firmwareBios: "boot from a disk by BIOS",
   firmwareUefi: "boot from a disk by UEFI",

@@ -3,7 +3,7 @@ import type { InstallationId, VmId } from "../lib/ids.ts";
 import type { Call } from "./call.ts";
 import type { AgentState, GuestAgentAbility } from "./guest-agent-ability.ts";
 import type { DomainNic, NetworkAbility, NicAbility, SeenAddress } from "./network-ability.ts";
-import type { VolumeAbility, VolumeFormat, VolumeRef } from "./volume-ability.ts";
+import type { VolumeAbility, VolumeDownload, VolumeFormat, VolumeRef } from "./volume-ability.ts";
 
 export type { Call } from "./call.ts";
 export type * from "./guest-agent-ability.ts";
@@ -50,6 +50,8 @@ export const CAPABILITIES = [
   "vnc",
   "screenshot",
   "volumes",
+  "diskHotplug",
+  "volumeDownload",
   "directKernel",
   "firmwareBios",
   "firmwareUefi",
@@ -199,6 +201,12 @@ export interface HostConnection {
    */
   readonly saveDomain?: (uuid: string, call: Call) => Promise<void>;
   readonly volumes?: VolumeAbility;
+  readonly diskHotplug?: DiskHotplugAbility;
+  /**
+   * Opens a volume's content as it stands in its pool, such as a whole qcow2 file. The call's limits are for the opening;
+   * destroying the stream ends it. No such volume: `not-found`.
+   */
+  readonly downloadVolume?: (ref: VolumeRef, call: Call) => Promise<VolumeDownload>;
   readonly networks?: NetworkAbility;
   readonly nics?: NicAbility;
   readonly guestAgent?: GuestAgentAbility;
@@ -221,6 +229,22 @@ export interface HostConnection {
   readonly openVnc?: (uuid: string, call: Call) => Promise<Duplex>;
   /** What a running or paused guest's first screen shows, as a PNG. One that is off: `invalid-state`. */
   readonly takeScreenshot?: (uuid: string, call: Call) => Promise<Uint8Array>;
+}
+
+/**
+ * Disks of a running or paused guest, and of its definition with it. A disk is known by its volume. One that is off:
+ * `invalid-state`, for then it is defined anew.
+ */
+export interface DiskHotplugAbility {
+  /** Gives the guest one more disk. One that has it already: fine. A volume that is not there: `invalid-spec`. */
+  attachDisk(uuid: string, disk: DomainDisk, call: Call): Promise<void>;
+  /**
+   * Asks the guest to let go of a disk, and gives it some seconds. True: the guest and its definition have it no more;
+   * false: the guest still has it, and so has its definition. Asked again it may be as far by then.
+   */
+  detachDisk(uuid: string, disk: DomainDisk, call: Call): Promise<boolean>;
+  /** Grows a disk under the guest, which sees its new size; never shrinks it. */
+  growDisk(uuid: string, disk: DomainDisk, capacityBytes: number, call: Call): Promise<void>;
 }
 
 export interface ConsoleLogAbility {

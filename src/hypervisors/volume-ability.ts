@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import type { Call } from "./call.ts";
 
 /**
@@ -71,4 +72,11 @@ export interface ObservedVolume extends VolumeRef {
   readonly path: string;
   readonly capacityBytes: number;
   readonly allocationBytes: number;
+}
+
+/** A volume's content on its way. */
+export interface VolumeDownload {
+  /** How much comes. */
+  readonly sizeBytes: number;
+  readonly content: Readable;
 }

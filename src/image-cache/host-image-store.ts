@@ -10,6 +10,7 @@ import {
   newId,
   type OperationId,
   type VmId,
+  type VolumeId,
 } from "../lib/ids.ts";
 import { CACHING_POOL_TYPES, type CachedContent, type HostImage, hostImageName } from "./host-image.ts";
 
@@ -134,6 +135,12 @@ export async function copyOfVolume(db: Sql, volumeId: string): Promise<HostImage
   return row ?? null;
 }
 
+/** A volume is to be made of this copy. */
+export async function useHostImage(tx: Tx, volumeId: VolumeId, id: HostImageId): Promise<void> {
+  await tx.$executeRaw`
+    INSERT INTO host_image_use (volume_id, host_image_id) VALUES (${volumeId}::uuid, ${id}::uuid)`;
+}
+
 export async function touchHostImages(tx: Tx, ids: readonly HostImageId[]): Promise<void> {
   await tx.$executeRaw`
     UPDATE host_image SET last_used_at = clock_timestamp() WHERE id = ANY(${[...ids]}::text[]::uuid[])`;
@@ -193,6 +200,11 @@ export async function deleteEvicted(tx: Tx, id: HostImageId): Promise<void> {
 export async function releaseCopiesOfVm(tx: Tx, vmId: VmId): Promise<void> {
   await tx.$executeRaw`
     DELETE FROM host_image_use u USING volume v WHERE v.id = u.volume_id AND v.vm_id = ${vmId}::uuid`;
+}
+
+/** Gives up the copy that a volume was to be made of. */
+export async function releaseCopyOf(tx: Tx, volumeId: VolumeId): Promise<void> {
+  await tx.$executeRaw`DELETE FROM host_image_use WHERE volume_id = ${volumeId}::uuid`;
 }
 
 /** The same for volumes that are complete by themselves, as a part of the statement that records a step. */

@@ -1,4 +1,5 @@
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
+import type { ImageRecord } from "../images/image-record.ts";
 import type { ErrorBody } from "../lib/errors.ts";
 import type { HostId, HostImageId, InstallationId, OperationId } from "../lib/ids.ts";
 
@@ -13,6 +14,13 @@ export interface CachedContent {
   readonly sizeBytes: number;
   /** Of its volume: the size that a guest sees. */
   readonly capacityBytes: number;
+}
+
+/** An image's content; null while it has none. */
+export function cachedContent({ content }: Pick<ImageRecord, "content">): CachedContent | null {
+  if (content === null) return null;
+  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
+  return { sha256, sizeBytes, format: format ?? "raw", capacityBytes: virtualSizeBytes ?? sizeBytes };
 }
 
 /** The copy of an image's content in a pool of a host. */

@@ -9,7 +9,7 @@ import { unfinishedOperations } from "../operations/operation-queue.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImageRecord } from "./image-record.ts";
 import { type ImageServiceDeps, noImage, resolveImage } from "./image-service.ts";
-import { deleteImageRow, lockContent, lockImage, vmsUsingImage } from "./image-store.ts";
+import { deleteImageRow, lockContent, lockImage, vmsUsingImage, volumesFillingFrom } from "./image-store.ts";
 
 /**
  * Deletes an image; one that is still imported or built is cancelled first. The content goes with its last image. Whether VMs
@@ -47,6 +47,11 @@ const USERS_NAMED = 10;
 /** Asked outside of the transaction, which the violation has ended. */
 async function inUse(database: Database, image: ImageRecord): Promise<DroverError> {
   const users = await vmsUsingImage(database, image.id, USERS_NAMED + 1);
+  if (users.length === 0) {
+    const filling = await volumesFillingFrom(database, image.id, USERS_NAMED);
+    const message = `The image "${image.name}" is being copied to the volumes ${filling.join(", ")}. Wait for that first.`;
+    return new DroverError("in_use", message, { details: { volumes: filling } });
+  }
   const named = users.slice(0, USERS_NAMED);
   const more = users.length > USERS_NAMED ? " and others" : "";
   return new DroverError(

@@ -264,3 +264,14 @@ export async function contentsInUse(db: Sql, sha256s: readonly string[]): Promis
     SELECT DISTINCT sha256 FROM image WHERE sha256 = ANY(${[...sha256s]}::text[])`;
   return new Set(rows.map((row) => row.sha256));
 }
+
+/** Names of volumes that are being filled from an image. */
+export async function volumesFillingFrom(
+  db: Sql,
+  imageId: string,
+  limit: number,
+): Promise<readonly string[]> {
+  const rows = await db.$queryRaw<{ name: string }[]>`
+    SELECT coalesce(own_name, id::text) AS name FROM volume WHERE image_id = ${imageId}::uuid ORDER BY name LIMIT ${limit}`;
+  return rows.map(({ name }) => name);
+}

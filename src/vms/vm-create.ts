@@ -2,13 +2,9 @@ import { Readable } from "node:stream";
 import { z } from "zod";
 import type { Tx } from "../db/transaction.ts";
 import { appendEvent } from "../events/event-store.ts";
-import type { VolumeAbility } from "../hypervisors/hypervisor.ts";
-import { HypervisorError } from "../hypervisors/hypervisor.ts";
-import { copyOfVolume, releaseCopiesOfVm, releasedCopies } from "../image-cache/host-image-store.ts";
-import type { ImageCacheDeps } from "../image-cache/image-cache.ts";
-import type { ImageContents } from "../images/image-content.ts";
+import { releaseCopiesOfVm } from "../image-cache/host-image-store.ts";
 import { DroverError } from "../lib/errors.ts";
-import type { ImageId } from "../lib/ids.ts";
+import type { VolumeId } from "../lib/ids.ts";
 import type { SecretBox } from "../lib/secret-box.ts";
 import {
   type OperationContext,
@@ -17,6 +13,16 @@ import {
   type StepContext,
   step,
 } from "../operations/operation-kind.ts";
+import {
+  FILL_LIMIT_SECONDS,
+  freedByMaking,
+  madeVolumes,
+  makeVolume,
+  type VolumeContent,
+  type VolumeMakingDeps,
+  volumesOfHost,
+} from "../volumes/volume-content.ts";
+import { isDiskRole } from "../volumes/volume-record.ts";
 import { type VolumeRecord, volumesOf } from "../volumes/volume-store.ts";
 import { bringUp } from "./actions/start.ts";
 import { openSeed, seedImage } from "./cloud-init/seed.ts";
@@ -24,7 +30,7 @@ import { sealedSeedOf } from "./cloud-init/vm-seed-store.ts";
 import { keepOutcome } from "./vm-action.ts";
 import { prepareNetworks, releaseNetworks } from "./vm-network-steps.ts";
 import { appliedWrites } from "./vm-observation-store.ts";
-import { isDiskRole, SEED_ROLE } from "./vm-record.ts";
+import { SEED_ROLE } from "./vm-record.ts";
 import {
   VmInput as Base,
   cutPower,
@@ -40,7 +46,6 @@ import {
   writeSeen,
 } from "./vm-steps.ts";
 import { completeVm, getVm, getVmWithParts, lockVm, setPhase } from "./vm-store.ts";
-import { makeFromCopy } from "./volume-from-copy.ts";
 
 const CreateInput = Base.extend({
   start: z.boolean(),
@@ -54,16 +59,9 @@ type CreateInput = z.output<typeof CreateInput>;
 
 const Applied = z.object({ generation: z.int(), cpuCount: z.int(), memoryMib: z.int() });
 
-// A day is enough for the largest image over the slowest line that anyone would wait for.
-const UPLOAD_LIMIT_SECONDS = 86_400;
-const ANSWER_LIMIT_MS = 120_000;
-
-export interface VmCreateDeps {
-  readonly images: ImageContents;
+export interface VmCreateDeps extends VolumeMakingDeps {
   /** Opens what cloud-init is told. */
   readonly secretBox: SecretBox;
-  /** Asked when a step runs: the registry of kinds holds this one. */
-  readonly cache: () => ImageCacheDeps;
 }
 
 /** The operation that makes a VM real: its volumes, its domain, its start. All of it is undone when it fails. */
@@ -71,7 +69,7 @@ export function vmCreateKind(deps: VmCreateDeps): OperationKind<CreateInput> {
   return {
     name: "vm.create",
     input: CreateInput,
-    deadlineSeconds: UPLOAD_LIMIT_SECONDS,
+    deadlineSeconds: FILL_LIMIT_SECONDS,
     steps: [
       volumeStep(
         "bring-boot-files",
@@ -137,8 +135,6 @@ async function removeDomain(context: StepContext<CreateInput>): Promise<void> {
   await host.consoleLog?.deleteConsoleLog({ uuid: vmId, name: vm.domainName, pool: vm.pool }, context.call);
 }
 
-const Made = z.object({ complete: z.array(z.string()) });
-
 /** Makes the chosen volumes of the VM and fills each from its image or seed. Their names hold the VM's id, so a repeat finds them. */
 function volumeStep(
   name: string,
@@ -150,92 +146,38 @@ function volumeStep(
     name,
     host: vmHost,
     skip,
-    timeoutSeconds: UPLOAD_LIMIT_SECONDS,
+    timeoutSeconds: FILL_LIMIT_SECONDS,
     async run(context) {
       const found = await context.read((db) => getVmWithParts(db, context.operation.input.vmId));
-      const complete: string[] = [];
+      const complete: VolumeId[] = [];
       for (const volume of found?.volumes.filter(chosen) ?? []) {
         const imageId = found?.images.find(({ role }) => role === volume.role)?.imageId ?? null;
-        const copy = imageId === null ? null : await context.read((db) => copyOfVolume(db, volume.id));
-        if (copy === null) await fillVolume(context, deps, volume, imageId);
-        else if (await makeFromCopy(context, deps.cache(), volumesAbility(context), volume, copy))
-          complete.push(volume.id);
+        const content = await ownContent(context, deps.secretBox, volume);
+        if (await makeVolume(context, deps, volume, imageId, content)) complete.push(volume.id);
       }
-      return { complete };
+      return madeVolumes(complete);
     },
-    // What does not read from its copy any more gives it free.
-    write: (_operation, result) => {
-      const { complete } = Made.parse(result);
-      return { parts: complete.length === 0 ? [] : [releasedCopies(complete)], events: [] };
-    },
+    write: (_operation, result) => freedByMaking(result),
     async undo(context) {
-      const ability = volumesAbility(context);
+      const ability = volumesOfHost(context.host);
       const volumes = await context.read((db) => volumesOf(db, context.operation.input.vmId));
       for (const volume of volumes.filter(chosen)) await ability.deleteVolume(volume, context.call);
     },
   });
 }
 
-function volumesAbility(context: StepContext<CreateInput>): VolumeAbility {
-  const { volumes } = hostOf(context);
-  if (volumes === undefined) throw new HypervisorError("unsupported", "the host cannot make volumes");
-  return volumes;
-}
-
-async function fillVolume(
+/** What the volume holds that no image gives: the seed. */
+async function ownContent(
   context: StepContext<CreateInput>,
-  deps: VmCreateDeps,
-  volume: VolumeRecord,
-  imageId: ImageId | null,
-): Promise<void> {
-  const ability = volumesAbility(context);
-  const { capacityBytes, format, pool, name } = volume;
-  // The step may last as long as the content needs; a host that is silent for so long does not answer any more.
-  const call = { ...context.call, timeoutMs: ANSWER_LIMIT_MS };
-  const source = await contentOf(context, deps, volume, imageId);
-  await ability.createVolume({ pool, name, format, capacityBytes }, call);
-  if (source === null) return;
-  const content = counted(source.content, (sent) => {
-    context.progress(sent, source.sizeBytes, "bytes");
-  });
-  await ability.uploadVolume({ pool, name }, content, source.sizeBytes, call);
-  if (isDisk(volume)) await ability.growVolume({ pool, name }, capacityBytes, call);
-}
-
-interface Content {
-  readonly sizeBytes: number;
-  readonly content: AsyncIterable<Uint8Array>;
-}
-
-/** What a volume is filled with; null for one that stays empty. */
-async function contentOf(
-  context: StepContext<CreateInput>,
-  { images, secretBox }: VmCreateDeps,
-  { role, format }: VolumeRecord,
-  imageId: ImageId | null,
-): Promise<Content | null> {
-  if (imageId !== null)
-    return format === "raw" && isDiskRole(role)
-      ? await images.openRaw(imageId, context.call.signal)
-      : await images.open(imageId);
+  secretBox: SecretBox,
+  { role }: VolumeRecord,
+): Promise<VolumeContent | null> {
   if (role !== SEED_ROLE) return null;
   const { vmId } = context.operation.input;
   const sealed = await context.read((db) => sealedSeedOf(db, vmId));
   if (sealed === null) throw gone(vmId);
   const image = seedImage(openSeed(secretBox, sealed));
   return { sizeBytes: image.length, content: Readable.from([image]) };
-}
-
-async function* counted(
-  source: AsyncIterable<Uint8Array>,
-  onSent: (bytes: number) => void,
-): AsyncGenerator<Uint8Array> {
-  let sent = 0;
-  for await (const chunk of source) {
-    yield chunk;
-    sent += chunk.byteLength;
-    onSent(sent);
-  }
 }
 
 async function recordCreated(

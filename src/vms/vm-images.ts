@@ -1,6 +1,6 @@
 import type { Tx } from "../db/transaction.ts";
 import type { VolumeFormat } from "../hypervisors/hypervisor.ts";
-import type { CachedContent } from "../image-cache/host-image.ts";
+import { type CachedContent, cachedContent } from "../image-cache/host-image.ts";
 import type { ImageRecord } from "../images/image-record.ts";
 import { findImage } from "../images/image-store.ts";
 import { DroverError } from "../lib/errors.ts";
@@ -58,7 +58,7 @@ export async function planVolumes(
       capacityBytes: askedBytes ?? needed,
       imageId: image.id,
       deletePolicy,
-      content: contentOf(image),
+      content: cachedContent(image),
     });
   }
   return volumes;
@@ -72,14 +72,8 @@ async function bootFile(
 ): Promise<PlannedVolume> {
   const image = await imageOf(tx, projectId, name, role, `/spec/boot/${role}`);
   const capacityBytes = image.content?.sizeBytes ?? 0;
-  const content = contentOf(image);
+  const content = cachedContent(image);
   return { role, format: "raw", capacityBytes, imageId: image.id, content, deletePolicy: "delete" };
-}
-
-function contentOf({ content }: ImageRecord): CachedContent | null {
-  if (content === null) return null;
-  const { sha256, sizeBytes, format, virtualSizeBytes } = content;
-  return { sha256, sizeBytes, format: format ?? "raw", capacityBytes: virtualSizeBytes ?? sizeBytes };
 }
 
 async function imageOf(

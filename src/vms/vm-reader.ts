@@ -6,7 +6,7 @@ import type { Vm } from "./vm-schemas.ts";
 import { findVm, getVmToView, surroundingsOf } from "./vm-store.ts";
 import { viewOf } from "./vm-view.ts";
 
-const ALONE = { images: [], nics: [], host: null, operations: [], agent: null };
+const ALONE = { images: [], nics: [], host: null, operations: [], agent: null, diskPools: [] };
 
 /** VMs as the API shows them, in the given order: one look-up, however many VMs. */
 export async function viewVms(db: Sql, vms: readonly VmRecord[]): Promise<Vm[]> {

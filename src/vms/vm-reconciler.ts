@@ -1,4 +1,6 @@
 import type { ObservationSink } from "../hosts/observation-sink.ts";
+import { forgetOrphans, recordOrphans, recordSizes } from "../volumes/orphan-store.ts";
+import { installationPrefix, ownerInName } from "../volumes/volume-names.ts";
 import { applyAddresses, applyAgentWords } from "./vm-address-store.ts";
 import { applyMissing, applySeen, applySilence, missedVms, shouldBeThere } from "./vm-observation-store.ts";
 
@@ -22,6 +24,20 @@ export const vmObservations: ObservationSink = {
     return await shouldBeThere(tx, hostId, gone);
   },
   agents: applyAgentWords,
+  volumePrefix: installationPrefix,
+  async volumes(tx, hostId, installationId, { pools, seen }, observedAt) {
+    const ours = seen
+      .filter(({ name }) => ownerInName(installationId, name) !== null)
+      .map(({ pool, name, capacityBytes, allocationBytes }) => ({
+        pool,
+        name,
+        capacityBytes,
+        allocationBytes,
+      }));
+    await recordSizes(tx, hostId, ours, observedAt);
+    await recordOrphans(tx, hostId, ours, observedAt);
+    await forgetOrphans(tx, hostId, pools, ours);
+  },
   async unreachable(tx, hostId) {
     await applySilence(tx, hostId);
   },

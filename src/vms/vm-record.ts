@@ -8,7 +8,7 @@ import type {
 } from "../hypervisors/hypervisor.ts";
 import type { HostId, ImageId, InstallationId, NetworkId, ProjectId, VmId } from "../lib/ids.ts";
 import { volumeName, volumePrefix } from "../volumes/volume-names.ts";
-import type { DeletePolicy } from "../volumes/volume-record.ts";
+import { type DeletePolicy, isDiskRole } from "../volumes/volume-record.ts";
 
 /** What was asked for, and nothing more. Names of images and hosts stand as the client gave them. */
 export interface VmSpec {
@@ -109,7 +109,8 @@ export type ConditionType =
   | "RestartRequired"
   | "DomainMissing"
   | "HostUnreachable"
-  | "Crashed";
+  | "Crashed"
+  | "DiskError";
 
 export interface VmImageUse {
   /** `kernel`, `initrd` or `disk:<name>`. */
@@ -125,8 +126,16 @@ export interface ToldByAgent extends Omit<AgentReport, "addresses"> {
   readonly toldAt: Date | null;
 }
 
+/** A pool that holds disks of a VM, as its host last showed it. */
+export interface DiskPool {
+  readonly pool: string;
+  readonly availableBytes: number;
+}
+
 /** What the view of a VM needs beside its record. */
 export interface VmSurroundings {
+  /** The pools of its disks; only where the host could not write to one of them. */
+  readonly diskPools: readonly DiskPool[];
   readonly images: readonly VmImageUse[];
   readonly nics: readonly VmNic[];
   readonly operations: readonly string[];
@@ -178,11 +187,6 @@ export function domainNameOf(vm: { readonly id: VmId; readonly name: string }): 
 
 /** Role of the volume that cloud-init reads. */
 export const SEED_ROLE = "seed";
-
-/** What a disk of the guest is filled from or with: other volumes are files that it boots with, and its seed. */
-export function isDiskRole(role: string): boolean {
-  return role.startsWith("disk:");
-}
 
 /** Name of a volume of a VM in its pool: holds the VM's whole id, so that a repeated step finds its own. */
 export function volumeNameOf(

@@ -212,12 +212,20 @@ export const PatchVmBody = z
   .meta({ id: "PatchVmBody", examples: [{ labels: { tier: "db" }, spec: { memoryMib: 2048 } }] });
 export type PatchVmBody = z.output<typeof PatchVmBody>;
 
+/** A disk as the spec shows it: one that came later says which volume it was attached with. */
+const SpecDisk = z
+  .strictObject({
+    ...Disk.shape,
+    volume: IdOrName.optional().meta({ description: "The volume that was attached as it." }),
+  })
+  .meta({ id: "VmSpecDisk" });
+
 const VmSpecSchema = z
   .strictObject({
     ...specShape,
     runPolicy: z.enum(["running", "stopped"]),
     boot: Boot,
-    disks: z.array(Disk),
+    disks: z.array(SpecDisk),
     nics: z.array(Nic),
     cloudInit: CloudInitSchema.optional(),
   })
@@ -232,6 +240,7 @@ const ConditionSchema = z
       "DomainMissing",
       "HostUnreachable",
       "Crashed",
+      "DiskError",
     ]),
     reason: z.string(),
     message: z.string(),

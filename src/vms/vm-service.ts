@@ -22,6 +22,7 @@ import type { Subject, Target } from "../operations/operation-kind.ts";
 import type { KindRegistry } from "../operations/operation-kinds.ts";
 import { lockSubjects } from "../operations/operation-lanes.ts";
 import { enqueue } from "../operations/operation-queue.ts";
+import { isDiskRole } from "../volumes/volume-record.ts";
 import { type PlannedSeed, planSeed } from "./cloud-init/plan-seed.ts";
 import { insertVm, type NewVmParts } from "./new-vm-store.ts";
 import { memoryWithOverhead, type Placed } from "./placement.ts";
@@ -38,7 +39,7 @@ import {
   reserveNics,
 } from "./vm-nics.ts";
 import { placeVm } from "./vm-placement.ts";
-import { domainNameOf, isDiskRole, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
+import { domainNameOf, SEED_ROLE, type VmSpec, volumeNameOf } from "./vm-record.ts";
 import type { Queued, VmRequest } from "./vm-request.ts";
 import { type CreateVmBody, completed, type NewVm } from "./vm-schemas.ts";
 

@@ -21,10 +21,11 @@ import type {
   StepWrites,
 } from "../operations/operation-kind.ts";
 import { step } from "../operations/operation-kind.ts";
+import { isDiskRole } from "../volumes/volume-record.ts";
 import type { VolumeRecord } from "../volumes/volume-store.ts";
 import { domainNic } from "./vm-nic-store.ts";
 import { type AppliedSpec, seenWrites } from "./vm-observation-store.ts";
-import { isDiskRole, SEED_ROLE, type VmRecord } from "./vm-record.ts";
+import { SEED_ROLE, type VmRecord } from "./vm-record.ts";
 import { getVmWithParts, hostIdOfVm, type VmWithParts } from "./vm-store.ts";
 
 /** What the steps of all VM operations share. */

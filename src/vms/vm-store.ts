@@ -18,6 +18,7 @@ import { releaseRetained, type VolumeRecord } from "../volumes/volume-store.ts";
 import { DOMAIN_NIC, type DomainNicRow } from "./vm-nic-store.ts";
 import type {
   Condition,
+  DiskPool,
   SeenVmAddress,
   ToldByAgent,
   VmImageUse,
@@ -214,6 +215,7 @@ export async function updateReservation(
 }
 
 interface SurroundingsRow {
+  readonly disk_pools: DiskPool[];
   readonly images: VmImageUse[];
   readonly nics: VmNic[];
   readonly operations: string[];
@@ -227,6 +229,10 @@ interface SurroundingsRow {
 // Beside FROM's `v` and `h`.
 const SURROUNDINGS = Prisma.sql`h.state = 'ready' AS ready, h.inventory_at, h.error->>'message' AS host_error,
   coalesce(h.last_seen_at, h.created_at) AS silent_since,
+  CASE WHEN v.power_reason = 'ioerror' THEN coalesce((
+    SELECT jsonb_agg(jsonb_build_object('pool', p.name, 'availableBytes', p.available_bytes) ORDER BY p.name)
+    FROM host_pool p WHERE p.host_id = v.host_id AND p.name IN (SELECT l.pool FROM volume l WHERE l.vm_id = v.id)), '[]')
+  ELSE '[]' END AS disk_pools,
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', u.role, 'imageId', i.id, 'imageName', i.name, 'sha256', i.sha256)
                              ORDER BY u.role)
             FROM vm_image u JOIN image i ON i.id = u.image_id WHERE u.vm_id = v.id), '[]') AS images,
@@ -247,6 +253,7 @@ function surroundingsIn(row: SurroundingsRow): VmSurroundings {
     nics,
     operations,
     agent: told,
+    disk_pools: diskPools,
     ready,
     inventory_at: inventoryAt,
     host_error: error,
@@ -255,7 +262,7 @@ function surroundingsIn(row: SurroundingsRow): VmSurroundings {
   const host = ready === null || since === null ? null : { ready, inventoryAt, error, since };
   const agent =
     told === null ? null : { ...told, toldAt: told.toldAt === null ? null : new Date(told.toldAt) };
-  return { images, nics, operations, agent, host };
+  return { images, nics, operations, agent, host, diskPools };
 }
 
 /** What the view of each of these VMs needs beside its record. */

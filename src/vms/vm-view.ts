@@ -1,5 +1,6 @@
 import { timestamp } from "../http/schemas.ts";
-import type { Condition, VmCloudInit, VmRecord, VmSurroundings } from "./vm-record.ts";
+import { GIB, MIB } from "../lib/units.ts";
+import type { Condition, DiskPool, VmCloudInit, VmRecord, VmSurroundings } from "./vm-record.ts";
 import type { Vm } from "./vm-schemas.ts";
 import { allowedActions, withCondition } from "./vm-state.ts";
 
@@ -101,6 +102,26 @@ function observedAt(vm: VmRecord, { host }: VmSurroundings): Date | null {
   return host.inventoryAt > vm.observedAt ? host.inventoryAt : vm.observedAt;
 }
 
+/** Less than a guest writes at once: then it is the room that is lacking, and not the disk that is broken. */
+const NO_ROOM_BYTES = 64 * MIB;
+
+/** The host pauses a guest whose write it cannot do, and does the write again when the guest is resumed. */
+function diskError(pools: readonly DiskPool[]): { readonly reason: string; readonly message: string } {
+  const room = pools
+    .map(({ pool, availableBytes }) => `pool "${pool}" had ${(availableBytes / GIB).toFixed(2)} GiB free`)
+    .join(", ");
+  const paused = "The host could not write to a disk of the VM and paused it before anything was lost";
+  if (pools.some(({ availableBytes }) => availableBytes < NO_ROOM_BYTES)) {
+    const message = `${paused}: there is no room (${room}). Free room there and resume the VM: the write is done then.`;
+    return { reason: "NoSpace", message };
+  }
+  const seen = room === "" ? "" : ` When last seen ${room}.`;
+  return {
+    reason: "IoError",
+    message: `${paused}.${seen} Look at the host's storage, then resume the VM: the write is tried again.`,
+  };
+}
+
 /** The stored conditions, and those that follow from what is known otherwise. */
 function conditionsOf(vm: VmRecord, around: VmSurroundings): Condition[] {
   let conditions: Condition[] = [...vm.conditions];
@@ -124,6 +145,10 @@ function conditionsOf(vm: VmRecord, around: VmSurroundings): Condition[] {
       "The guest ended without being asked to. Look at its console log; start it again.",
       seenAt,
     );
+  }
+  if (vm.power === "paused" && vm.powerReason === "ioerror") {
+    const { reason, message } = diskError(around.diskPools);
+    add("DiskError", reason, message, seenAt);
   }
   const on = vm.power === "running" || vm.power === "paused" || vm.power === "saved";
   if (on && vm.observedGeneration !== null && vm.observedGeneration < vm.generation) {

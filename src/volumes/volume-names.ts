@@ -1,4 +1,4 @@
-import { type InstallationId } from "../lib/ids.ts";
+import { type InstallationId, isUuid } from "../lib/ids.ts";
 
 /**
  * Names of volumes in their pools: `drover-<mark>-<id>-<what>.<suffix>`. A pool keeps nothing of a volume but its name
@@ -18,7 +18,7 @@ export function volumePrefix(installationId: InstallationId, ownerId: string): s
 }
 
 /** What the names of all volumes of an installation have in common. */
-function installationPrefix(installationId: InstallationId): string {
+export function installationPrefix(installationId: InstallationId): string {
   return `drover-${markOf(installationId)}-`;
 }
 
@@ -30,4 +30,14 @@ export function volumeName(
   suffix: string,
 ): string {
   return `${volumePrefix(installationId, ownerId)}${what}.${suffix}`;
+}
+
+const REST = /^([0-9a-f-]{36})-(disk-[a-z0-9-]+|kernel|initrd|seed|volume)\.(qcow2|raw|boot|iso)$/;
+
+/** What a volume of this installation was made for, by its name; null for a name that is not exactly one of ours. */
+export function ownerInName(installationId: InstallationId, name: string): string | null {
+  const prefix = installationPrefix(installationId);
+  if (!name.startsWith(prefix)) return null;
+  const ownerId = REST.exec(name.slice(prefix.length))?.[1] ?? "";
+  return isUuid(ownerId) ? ownerId : null;
 }

@@ -18,6 +18,16 @@ export interface VolumeRecord {
 /** Role of a volume that is attached to no VM. */
 export const FREE_ROLE = "none";
 
+/** Whether it is a disk of its VM: other volumes of a VM are files that it boots with, and its seed. */
+export function isDiskRole(role: string): boolean {
+  return role.startsWith("disk:");
+}
+
+/** Whether it is a disk, or may become one. */
+export function holdsDisk(role: string): boolean {
+  return role === FREE_ROLE || isDiskRole(role);
+}
+
 export type VolumeState = "planned" | "ready" | "failed" | "deleting";
 
 /** What becomes of a volume when its VM is deleted or lets go of it. */
@@ -48,4 +58,9 @@ export interface VolumeDetails extends VolumeRecord {
   readonly orphanSince: Date | null;
   readonly createdAt: Date;
   readonly updatedAt: Date;
+}
+
+/** How a volume is called in messages. */
+export function volumeLabel({ ownName, id }: Pick<VolumeDetails, "ownName" | "id">): string {
+  return `"${ownName ?? id}"`;
 }

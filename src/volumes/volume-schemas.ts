@@ -3,6 +3,7 @@ import { LabelSelector, Labels, LabelsPatch } from "../http/labels.ts";
 import { orderByQuery, pageOf, pageQuery } from "../http/pagination.ts";
 import { ErrorBodySchema } from "../http/problem.ts";
 import { Id, IdOrName, Name, plainText, QueryBoolean, Timestamp } from "../http/schemas.ts";
+import { OperationSchema } from "../operations/operation-schemas.ts";
 
 /** The API's shapes of a volume. */
 
@@ -65,6 +66,10 @@ export const VolumeSchema = z
   .meta({ id: "Volume", description: "A disk, or a file that a VM boots with, on a host." });
 export type Volume = z.output<typeof VolumeSchema>;
 
+export const VolumeAnswer = z
+  .strictObject({ volume: VolumeSchema, operation: OperationSchema })
+  .meta({ id: "VolumeAnswer" });
+
 export const VolumePage = pageOf(VolumeSchema).meta({ id: "VolumePage" });
 
 export const listVolumesQuery = {
@@ -77,6 +82,41 @@ export const listVolumesQuery = {
   labelSelector: LabelSelector.optional(),
   orderBy: orderByQuery(["createdAt"], "createdAt"),
 };
+
+/** The largest volume that is taken: more than any pool of today has. */
+const MAX_VOLUME_GIB = 64 * 1024;
+export const SizeGib = z.int().min(1).max(MAX_VOLUME_GIB);
+
+export const CreateVolumeBody = z
+  .strictObject({
+    name: Name,
+    labels: Labels.default({}),
+    host: IdOrName.optional().meta({ description: "The only host to consider." }),
+    pool: PoolName.optional().meta({
+      description: "The only pool to consider, by its name; without: where there is the most room.",
+    }),
+    sizeGib: SizeGib.optional().meta({ description: "Without: as large as the image." }),
+    format: z.enum(["raw", "qcow2"]).optional().meta({ description: "Of an empty volume; `qcow2` without." }),
+    source: z
+      .discriminatedUnion("kind", [
+        z.strictObject({ kind: z.literal("empty") }),
+        z.strictObject({
+          kind: z.literal("image"),
+          image: IdOrName.meta({ description: "An image of kind disk." }),
+        }),
+      ])
+      .default({ kind: "empty" })
+      .meta({ id: "NewVolumeSource" }),
+    deletePolicy: DeletePolicyName.default("retain"),
+  })
+  .meta({
+    id: "CreateVolumeBody",
+    examples: [
+      { name: "data-1", sizeGib: 20 },
+      { name: "root-1", host: "n1", sizeGib: 10, source: { kind: "image", image: "debian-12" } },
+    ],
+  });
+export type CreateVolumeBody = z.output<typeof CreateVolumeBody>;
 
 export const PatchVolumeBody = z
   .strictObject({ labels: LabelsPatch.optional(), deletePolicy: DeletePolicyName.optional() })

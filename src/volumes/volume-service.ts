@@ -1,15 +1,15 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Database } from "../db/client.ts";
 import type { Sql, Tx } from "../db/transaction.ts";
-import { appendEvent, type NewEvent } from "../events/event-store.ts";
+import { appendEvent } from "../events/event-store.ts";
 import type { ProjectRef } from "../http/auth.ts";
 import { type IfMatch, requireMatch } from "../http/etag.ts";
 import { type LabelRequirement, Labels, patchLabels } from "../http/labels.ts";
 import { type PageRequest, pageWindow, parseOrderBy, requireTimeKey, toPage } from "../http/pagination.ts";
 import { DroverError } from "../lib/errors.ts";
-import type { OperationId, ProjectId, VolumeId } from "../lib/ids.ts";
-import type { JsonObject } from "../lib/json.ts";
+import type { ProjectId, VolumeId } from "../lib/ids.ts";
 import { unfinishedOperationsOf } from "../operations/operation-subject-store.ts";
+import { volumeEvent } from "./volume-events.ts";
 import type { VolumeDetails } from "./volume-record.ts";
 import type { PatchVolumeBody, Volume } from "./volume-schemas.ts";
 import {
@@ -63,7 +63,7 @@ export async function volumeNamed(db: Sql, projectId: ProjectId, idOrName: strin
 }
 
 /** A volume as the API shows it now; null when it is gone. */
-async function viewVolume(db: Sql, project: ProjectRef, id: VolumeId): Promise<Volume | null> {
+export async function viewVolume(db: Sql, project: ProjectRef, id: VolumeId): Promise<Volume | null> {
   const volume = await getVolume(db, id);
   if (volume === null) return null;
   const operations = await unfinishedOperationsOf(db, "volume", [id]);
@@ -105,26 +105,4 @@ export async function patchVolume(
     await appendEvent(tx, volumeEvent("volume.updated", volume, null, { labels, deletePolicy }));
   }
   return await changedVolume(tx, project, id);
-}
-
-export type VolumeEventType =
-  | "volume.created"
-  | "volume.ready"
-  | "volume.failed"
-  | "volume.updated"
-  | "volume.resized"
-  | "volume.attached"
-  | "volume.detached"
-  | "volume.orphaned"
-  | "volume.deleted";
-
-/** The event of a change to a volume. */
-function volumeEvent(
-  type: VolumeEventType,
-  { id, ownName, projectId, hostName, pool }: VolumeDetails,
-  operationId: OperationId | null = null,
-  data: JsonObject = {},
-): NewEvent {
-  const subject = { kind: "volume", id, name: ownName };
-  return { type, subject, projectId, operationId, data: { host: hostName, pool, ...data } };
 }

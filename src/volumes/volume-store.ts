@@ -123,6 +123,11 @@ export async function lockVolume(tx: Tx, id: VolumeId): Promise<VolumeDetails | 
   return await one(tx, Prisma.sql`l.id = ${id}::uuid`, Prisma.sql`FOR UPDATE OF l`);
 }
 
+/** The host that a volume is on, as a subquery. */
+export function hostIdOfVolume(id: VolumeId): Prisma.Sql {
+  return Prisma.sql`SELECT host_id FROM volume WHERE id = ${id}::uuid`;
+}
+
 export interface VolumeFilter {
   readonly host?: string | undefined;
   readonly pool?: string | undefined;
@@ -199,4 +204,86 @@ export async function releaseRetained(tx: Tx, vmId: VmId): Promise<void> {
     UPDATE volume SET source = ${SOURCE_TO_KEEP}, vm_id = NULL, role = ${FREE_ROLE}, position = 0,
       updated_at = clock_timestamp()
     WHERE vm_id = ${vmId}::uuid AND delete_policy = 'retain' AND state = 'ready'`;
+}
+
+/** A volume that is to be made without a VM. */
+export interface NewFreeVolume extends VolumeRecord {
+  readonly projectId: ProjectId;
+  readonly ownName: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly deletePolicy: DeletePolicy;
+  readonly source: VolumeSource;
+  readonly imageId: string | null;
+}
+
+/** Writes it in state `planned`. A taken name is a unique violation, an image that is gone a foreign key's. */
+export async function insertVolume(tx: Tx, volume: NewFreeVolume): Promise<void> {
+  const { id, projectId, ownName, labels, hostId, pool, name, role, format, capacityBytes } = volume;
+  await tx.$executeRaw`
+    INSERT INTO volume (id, project_id, own_name, labels, host_id, pool, name, role, format, capacity_bytes,
+                        delete_policy, source, image_id)
+    VALUES (${id}::uuid, ${projectId}::uuid, ${ownName}, ${JSON.stringify(labels)}::jsonb, ${hostId}::uuid, ${pool},
+            ${name}, ${role}, ${format}, ${capacityBytes}, ${volume.deletePolicy},
+            ${JSON.stringify(volume.source)}::jsonb, ${volume.imageId}::uuid)`;
+}
+
+/** What came of making or deleting it. From then on it needs no image any more. */
+export async function setVolumeState(
+  tx: Tx,
+  id: VolumeId,
+  state: VolumeState,
+  error: ErrorBody | null,
+): Promise<void> {
+  await tx.$executeRaw`
+    UPDATE volume SET state = ${state}, error = ${error === null ? null : JSON.stringify(error)}::jsonb,
+      image_id = NULL, updated_at = clock_timestamp()
+    WHERE id = ${id}::uuid`;
+}
+
+export async function deleteVolumeRow(tx: Tx, id: VolumeId): Promise<void> {
+  await tx.$executeRaw`DELETE FROM volume WHERE id = ${id}::uuid`;
+}
+
+export interface PoolRoom {
+  readonly host: string;
+  readonly capacityBytes: number;
+  readonly availableBytes: number;
+}
+
+/** What a pool had when its host was last seen; null: it had no such pool. */
+export async function poolRoom(db: Sql, hostId: HostId, pool: string): Promise<PoolRoom | null> {
+  const [row] = await db.$queryRaw<PoolRoom[]>`
+    SELECT h.name AS host, p.capacity_bytes::float8 AS "capacityBytes", p.available_bytes::float8 AS "availableBytes"
+    FROM host_pool p JOIN host h ON h.id = p.host_id WHERE p.host_id = ${hostId}::uuid AND p.name = ${pool}`;
+  return row ?? null;
+}
+
+/** A pool with what must be known of its host to choose it. */
+export interface PoolCandidate {
+  readonly hostId: HostId;
+  readonly host: string;
+  /** `ready`, `connecting`, `unreachable`. */
+  readonly hostState: string;
+  readonly schedulable: boolean;
+  /** Whether its host makes volumes. */
+  readonly able: boolean;
+  readonly pool: string;
+  readonly active: boolean;
+  readonly type: string;
+  readonly availableBytes: number;
+}
+
+/** Every pool of every host, or of one. */
+export async function poolCandidates(db: Sql, host: string | null): Promise<PoolCandidate[]> {
+  const which =
+    host === null
+      ? Prisma.sql`true`
+      : isUuid(host)
+        ? Prisma.sql`h.id = ${host}::uuid`
+        : Prisma.sql`h.name = ${host}`;
+  return await db.$queryRaw<PoolCandidate[]>`
+    SELECT h.id AS "hostId", h.name AS host, h.state AS "hostState", h.schedulable, p.name AS pool, p.active, p.type,
+      p.available_bytes::float8 AS "availableBytes",
+      coalesce(jsonb_path_exists(h.facts, '$.guestTypes[*].capabilities[*] ? (@ == "volumes")'), false) AS able
+    FROM host_pool p JOIN host h ON h.id = p.host_id WHERE ${which} ORDER BY h.name, p.name`;
 }

@@ -26,12 +26,14 @@ afterAll(async () => {
 test(
   `nonsense from seed ${SEED} is refused with a problem and changes nothing; what is answered is as documented`,
   async () => {
-    const report = await runCampaign(
-      service,
+    const wanted = routesOf(await readDocument())
+      .map(({ operationId }) => operationId)
+      .filter((operationId) => !OUT_OF_REACH.includes(operationId));
+    const bounds =
       SECONDS > 0
-        ? { seed: SEED, sweepStride: 1, requests: Number.POSITIVE_INFINITY, seconds: SECONDS }
-        : { seed: SEED, sweepStride: BOUNDED_STRIDE, requests: BOUNDED_REQUESTS, seconds: BOUNDED_SECONDS },
-    );
+        ? { sweepStride: 1, requests: Number.POSITIVE_INFINITY, seconds: SECONDS }
+        : { sweepStride: BOUNDED_STRIDE, requests: BOUNDED_REQUESTS, seconds: BOUNDED_SECONDS };
+    const report = await runCampaign(service, { seed: SEED, wanted, ...bounds });
     process.stdout.write(`${describeReport(report)}\n`);
     expect(report.violations.map(({ index, what, request }) => `${index}: ${what}\n  ${request}`)).toEqual(
       [],
@@ -39,12 +41,8 @@ test(
     expect(await brokenOperations()).toEqual([]);
     expect(service.logged.filter(({ level }) => Number(level) >= ERROR_LEVEL)).toEqual([]);
     expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
-    // What was never reached was never tested. A short run from another seed may miss one by chance.
-    if (SEED !== USUAL_SEED) return;
-    const unreached = routesOf(await readDocument())
-      .map(({ operationId }) => operationId)
-      .filter((operationId) => !report.succeeded.has(operationId) && !OUT_OF_REACH.includes(operationId));
-    expect(unreached).toEqual([]);
+    // What was never reached was never tested.
+    expect(wanted.filter((operationId) => !report.succeeded.has(operationId))).toEqual([]);
   },
   (SECONDS > 0 ? SECONDS * 1000 : BOUNDED_SECONDS * 1000) + 2 * MINUTE_MS,
 );
@@ -52,12 +50,12 @@ test(
 const ERROR_LEVEL = 50;
 /**
  * Retrying takes an operation that needs `attention`, which no request may bring about: see brokenOperations. A console
- * is a WebSocket, which these requests do not become, and simulated guests have no screen to take a picture of. A network
- * can be taken off a host only between the delete of its last VM there and the next create, and a copy of an image only by
- * its own id, while nothing is read from it.
+ * is a WebSocket, which these requests do not become, and simulated guests have no screen to take a picture of, and
+ * their hosts keep no content of volumes. A network can be taken off a host only between the delete of its last VM there
+ * and the next create, and a copy of an image only by its own id, while nothing is read from it.
  */
 const OUT_OF_REACH: readonly string[] = [
-  ...["retryOperation", "connectConsole", "getVmScreenshot"],
+  ...["retryOperation", "connectConsole", "getVmScreenshot", "downloadVolume"],
   ...["removeNetworkFromHost", "evictImageFromHost"],
 ];
 

@@ -1,11 +1,15 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
+  attachVmDisk,
   bringImageToHost,
   cancelOperation,
+  createVolume,
   deleteHost,
   deleteImage,
   deleteVm,
+  deleteVolume,
+  downloadVolume,
   evictImageFromHost,
   forgetHost,
   getOperation,
@@ -118,6 +122,44 @@ describe("an image and a host", () => {
       expect(disks.map(({ base }) => base)).toEqual(asked.map(() => copy?.name));
     }
     expect((await copiesOn(both[0] ?? ""))[0]).toMatchObject({ state: "ready", volumeCount: 20 });
+  });
+
+  it("travels once for VMs, volumes of their own and disks that come later, and all of them back on it", async () => {
+    const content = await qcow2Image();
+    const image = await newImage(content);
+    const host = await newHost("&latencyMs=20");
+    const { vm, operation: created } = await askForVm(service, "sharer", on(host, image.name));
+    const body = { name: "shared", host, source: { kind: "image" as const, image: image.name } };
+    const { operation: made } = await ok(createVolume({ client: service.client, body }));
+    expect(made.blockedBy).not.toEqual([]);
+    const disk = { name: "data", image: image.name, deletePolicy: "retain" as const };
+    const { operation: attached } = await ok(
+      attachVmDisk({ client: service.client, path: { vm: vm.id }, body: disk }),
+    );
+    for (const { id } of [created, made, attached])
+      expect(await operationEnd(service, id)).toMatchObject({ state: "succeeded", error: null });
+    expect(await receivedBy(host)).toBe(content.length);
+    const volumes = await volumesOn(host);
+    const copy = volumes.find(({ name }) => name.startsWith("drover-image-"))?.name;
+    const bases = volumes.flatMap(({ base }) => (base === null ? [] : [base]));
+    expect(bases).toEqual([copy, copy, copy]);
+    expect(await copiesOn(host)).toMatchObject([{ state: "ready", volumeCount: 3 }]);
+    // What holds only the difference is not given out as if it were whole.
+    const refusal = await problemOf(downloadVolume({ client: service.client, path: { volume: "shared" } }));
+    expect(refusal).toMatchObject({ code: "invalid_state" });
+    await ok(deleteVolume({ client: service.client, path: { volume: "shared" }, query: { wait: 60 } }));
+    expect(await copiesOn(host)).toMatchObject([{ volumeCount: 2 }]);
+  });
+
+  it("is given free by a volume that could not be made of it", async () => {
+    const image = await newImage();
+    const host = await newHost();
+    await addVm(service, "earlier", on(host, image.name));
+    await service.sim.fillPool(`sim+kvm://${host}?cpus=64&memoryGib=64`);
+    const body = { name: "too-much", host, source: { kind: "image" as const, image: image.name } };
+    const { operation } = await ok(createVolume({ client: service.client, body, query: { wait: 60 } }));
+    expect(operation).toMatchObject({ state: "failed", error: { code: "storage_full" } });
+    expect(await copiesOn(host)).toMatchObject([{ state: "ready", volumeCount: 0 }]);
   });
 
   it("is there for the next VM, which waits for nothing", async () => {

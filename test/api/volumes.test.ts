@@ -1,15 +1,21 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
+  type CreateVolumeData,
+  createVolume,
+  deleteImage,
   deleteVm,
+  deleteVolume,
   getVolume,
   type ListVolumesData,
   listPools,
   listVolumes,
   updateVolume,
+  uploadImage,
   type Volume,
 } from "../../openapi/sdk/index.ts";
 import { addHost, addVm, ok, problemOf, startTestService, type TestService } from "../fixtures/service.ts";
 
+const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
 let service: TestService;
@@ -30,10 +36,11 @@ async function volumesOf(query: ListVolumesData["query"]): Promise<readonly Volu
   return (await ok(listVolumes({ client: client(), ...(query === undefined ? {} : { query }) }))).items;
 }
 
+/** Of all but the copies of images, which go when nobody needs them. */
 async function namesOnHosts(): Promise<readonly string[]> {
   const rows = await service.database.db.$queryRaw<
     { name: string }[]
-  >`SELECT name FROM sim.volume ORDER BY name`;
+  >`SELECT name FROM sim.volume WHERE name NOT LIKE 'drover-image-%' ORDER BY name`;
   return rows.map(({ name }) => name);
 }
 
@@ -137,6 +144,101 @@ describe("the volumes of a VM", () => {
       vm: null,
       labels: { tier: "db" },
     });
+  });
+});
+
+describe("a volume of its own", () => {
+  const path = { volume: "data-1" };
+  /** Asks for a volume and waits until its operation has ended. */
+  const made = async (body: CreateVolumeData["body"]) =>
+    await ok(createVolume({ client: client(), body, query: { wait: 60 } }));
+  const gone = async (volume: string) => {
+    const { operation } = await ok(deleteVolume({ client: client(), path: { volume }, query: { wait: 60 } }));
+    expect(operation).toMatchObject({ state: "succeeded" });
+  };
+
+  it("is made empty where there is the most room, and deleted", async () => {
+    const { volume, operation } = await made({ name: "data-1", sizeGib: 5, labels: { tier: "x" } });
+    expect(operation).toMatchObject({ kind: "volume.create", state: "succeeded" });
+    expect(volume).toMatchObject({
+      ...{
+        name: "data-1",
+        host: "n1",
+        pool: "default",
+        state: "ready",
+        format: "qcow2",
+        vm: null,
+        role: null,
+      },
+      ...{ capacityBytes: 5 * GIB, deletePolicy: "retain", source: { kind: "empty" }, labels: { tier: "x" } },
+    });
+    expect(volume.nameInPool).toContain(volume.id);
+    expect(await namesOnHosts()).toContain(volume.nameInPool);
+    expect(await ok(getVolume({ client: client(), path }))).toMatchObject({ id: volume.id });
+    expect(
+      await problemOf(createVolume({ client: client(), body: { name: "data-1", sizeGib: 1 } })),
+    ).toMatchObject({
+      code: "name_taken",
+    });
+    await gone("data-1");
+    expect(await namesOnHosts()).not.toContain(volume.nameInPool);
+    expect(await problemOf(getVolume({ client: client(), path }))).toMatchObject({ code: "not_found" });
+  });
+
+  it("is made from an image, which is free again afterwards", async () => {
+    const body = new Blob([Buffer.alloc(MIB, 7)]);
+    const image = await ok(
+      uploadImage({ client: client(), path: { image: "seed-disk" }, query: { kind: "disk" }, body }),
+    );
+    const { volume } = await made({
+      ...{ name: "copy", host: "n2", sizeGib: 2 },
+      source: { kind: "image", image: "seed-disk" },
+    });
+    expect(volume).toMatchObject({ state: "ready", host: "n2", format: "raw", capacityBytes: 2 * GIB });
+    expect(volume.source).toEqual({ kind: "image", image: image.id });
+    await ok(deleteImage({ client: client(), path: { image: "seed-disk" } }).then(() => ({ data: true })));
+    expect(await ok(getVolume({ client: client(), path: { volume: "copy" } }))).toEqual(volume);
+    await gone("copy");
+  });
+
+  it.each([
+    ["no size", { name: "x" }, "invalid_request", 422],
+    ["an unknown image", { name: "x", source: { kind: "image", image: "nope" } }, "invalid_request", 422],
+    ["an unknown host", { name: "x", sizeGib: 1, host: "nope" }, "no_placement", 409],
+    ["an unknown pool", { name: "x", sizeGib: 1, pool: "nope" }, "no_placement", 409],
+    ["more room than there is", { name: "x", sizeGib: 60, host: "n2", format: "raw" }, "no_placement", 409],
+  ] as const)("is refused with %s, and nothing is kept", async (_what, body, code, httpStatus) => {
+    const refusal = await problemOf(createVolume({ client: client(), body }));
+    expect(refusal).toMatchObject({ code, httpStatus });
+    expect(await problemOf(getVolume({ client: client(), path: { volume: "x" } }))).toMatchObject({
+      code: "not_found",
+    });
+  });
+
+  it("that does not fit when it is written says which pool and how large, and leaves nothing", async () => {
+    const before = await namesOnHosts();
+    await service.sim.fillPool("sim+kvm://n2?poolGib=50");
+    const { volume, operation } = await made({ name: "big", host: "n2", sizeGib: 3 });
+    await service.sim.fillPool("sim+kvm://n2?poolGib=50", 0);
+    expect(operation.state).toBe("failed");
+    expect(operation.error).toMatchObject({
+      code: "storage_full",
+      retry: "afterCapacity",
+      details: { pool: "default", neededBytes: 3 * GIB },
+    });
+    expect(operation.error?.message).toContain('Pool "default" of host "n2"');
+    expect(volume).toMatchObject({ state: "failed", error: { code: "storage_full" } });
+    expect(await namesOnHosts()).toEqual(before);
+    await gone("big");
+  });
+
+  it("of a VM is not deleted by itself", async () => {
+    await addVm(service, "owner", { disks: [{ name: "root", sizeGib: 1 }], runPolicy: "stopped" });
+    const [volume] = await volumesOf({ vm: "owner" });
+    const refusal = await problemOf(deleteVolume({ client: client(), path: { volume: volume?.id ?? "" } }));
+    expect(refusal).toMatchObject({ code: "in_use", httpStatus: 409 });
+    expect(refusal["detail"]).toContain("DELETE /v1/vms/owner/disks/root");
+    await deleted("owner");
   });
 });
 

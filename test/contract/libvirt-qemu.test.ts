@@ -33,6 +33,8 @@ describeDriverContract({
     "vnc",
     "screenshot",
     "volumes",
+    "diskHotplug",
+    "volumeDownload",
     "directKernel",
     "firmwareBios",
     "firmwareUefi",

@@ -4,6 +4,7 @@ import { connectionBehaviours } from "./suite/connection.ts";
 import { consoleLogBehaviours } from "./suite/console-log.ts";
 import { screenshotBehaviours, serialConsoleBehaviours, vncBehaviours } from "./suite/consoles.ts";
 import { definitionBehaviours } from "./suite/definition.ts";
+import { diskHotplugBehaviours } from "./suite/disk-hotplug.ts";
 import { eventBehaviours } from "./suite/events.ts";
 import { foreignBehaviours } from "./suite/foreign.ts";
 import { guestAgentBehaviours } from "./suite/guest-agent.ts";
@@ -14,6 +15,7 @@ import { powerBehaviours } from "./suite/power.ts";
 import { type Behaviour, ContractRecord } from "./suite/record.ts";
 import { Scene } from "./suite/scene.ts";
 import { volumeContentBehaviours } from "./suite/volume-content.ts";
+import { volumeDownloadBehaviours } from "./suite/volume-download.ts";
 import { volumeBehaviours } from "./suite/volumes.ts";
 import type { DriverContract } from "./suite/world.ts";
 
@@ -51,6 +53,8 @@ const TOPICS: readonly Topic[] = [
       volumeContentBehaviours(scene, behaviour);
     },
   },
+  { name: "volume download", ability: "volumeDownload", register: volumeDownloadBehaviours },
+  { name: "disk hotplug", ability: "diskHotplug", register: diskHotplugBehaviours },
   { name: "networks", ability: "networks", register: networkBehaviours },
   { name: "network interfaces", ability: "nicHotplug", register: nicBehaviours },
   { name: "guest agent", ability: "guestAgent", register: guestAgentBehaviours },
@@ -133,6 +137,8 @@ const MEMBERS = {
   reset: "resetDomain",
   save: "saveDomain",
   volumes: "volumes",
+  diskHotplug: "diskHotplug",
+  volumeDownload: "downloadVolume",
   networks: "networks",
   nicHotplug: "nics",
   guestAgent: "guestAgent",

@@ -26,6 +26,8 @@ export interface Guest {
   readonly kernel: (text: string) => Buffer;
   /** What their spec says besides. */
   readonly spec: object;
+  /** Whether one that runs takes disks and lets go of them. */
+  readonly takesDisks: boolean;
 }
 
 /** The hosts that a campaign plays on, and how to look at what they really hold. */
@@ -85,7 +87,14 @@ export async function startCampaign(
   const call = callerOf(() => service.url);
   const rig = await openRig(database);
   const { newHostUri, deafen, guest } = rig;
-  const stage: Stage = { call, imageUrl: images.url, newHostUri, deafen, guestSpec: guest.spec };
+  const stage: Stage = {
+    call,
+    imageUrl: images.url,
+    newHostUri,
+    deafen,
+    guestSpec: guest.spec,
+    takesDisks: guest.takesDisks,
+  };
   const field: Field = { database, dataDir, rig, stage };
   const imageIds = [
     await uploadImage(service.url, DISK_IMAGE, "disk", diskContent()),
@@ -216,6 +225,8 @@ async function clear(field: Field): Promise<void> {
   const { db } = database;
   const vms = await db.vm.findMany({ select: { id: true } });
   await Promise.all(vms.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/vms/${id}` })));
+  const free = await db.volume.findMany({ where: { vmId: null }, select: { id: true } });
+  await Promise.all(free.map(({ id }) => stage.call.done({ method: "DELETE", path: `/v1/volumes/${id}` })));
   const images = await db.image.findMany({ where: { name: { notIn: [DISK_IMAGE, KERNEL_IMAGE] } } });
   for (const { id } of images) await stage.call.remove(`/v1/images/${id}`);
   const networks = await db.network.findMany({ where: { name: { not: CAMPAIGN_NETWORK.name } } });

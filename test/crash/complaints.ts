@@ -50,7 +50,9 @@ async function openEnds(db: Db, workers: number): Promise<string[]> {
       WHERE NOT EXISTS (SELECT FROM reservation r WHERE r.vm_id = v.id AND r.host_id = v.host_id)
     UNION ALL SELECT 'reservations without a VM', count(*)::int FROM reservation r
       WHERE NOT EXISTS (SELECT FROM vm v WHERE v.id = r.vm_id)
-    UNION ALL SELECT 'volume rows without a VM', count(*)::int FROM volume WHERE vm_id IS NULL
+    UNION ALL SELECT 'volume rows without an owner', count(*)::int FROM volume
+      WHERE vm_id IS NULL AND own_name IS NULL
+    UNION ALL SELECT 'volume rows that hold an image', count(*)::int FROM volume WHERE image_id IS NOT NULL
     UNION ALL SELECT 'events without a number', count(*)::int FROM event WHERE seq IS NULL
     UNION ALL SELECT 'advisory locks of transactions', count(*)::int FROM pg_locks l
       JOIN pg_stat_activity a ON a.pid = l.pid AND a.xact_start < clock_timestamp() - interval '3 seconds'
@@ -63,7 +65,7 @@ async function domainComplaints(db: Db, world: World): Promise<string[]> {
   const ready = vms.filter(({ phase }) => phase === "ready");
   const owners = new Set(ready.map(({ id }) => id));
   const rows = await db.volume.findMany({ select: { name: true, vmId: true, state: true } });
-  const wanted = rows.filter(({ vmId }) => vmId !== null && owners.has(vmId));
+  const wanted = rows.filter(({ vmId, state }) => (vmId === null ? state !== "failed" : owners.has(vmId)));
   return [
     ...vms
       .filter(({ phase }) => phase !== "ready" && phase !== "failed")

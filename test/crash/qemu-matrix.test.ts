@@ -9,7 +9,10 @@ import { inputsOf, scenesOf } from "./scenes.ts";
 const HOSTS = 2;
 /** As many as the service runs at once on these hosts. */
 const AT_ONCE = 8 * HOSTS;
-const KINDS: readonly string[] = ["vm.create", "vm.start", "vm.stop", "vm.save", "vm.restore", "vm.delete"];
+const KINDS: readonly string[] = [
+  ...["vm.create", "vm.start", "vm.stop", "vm.save", "vm.restore", "vm.delete"],
+  ...["volume.create", "volume.delete", "volume.resize", "vm.attachDisk", "vm.detachDisk"],
+];
 
 const matrix = matrixOf(everyKind(), inputsOf);
 const all = matrix.cells.filter(({ kind }) => KINDS.includes(kind));

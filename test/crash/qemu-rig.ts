@@ -17,9 +17,9 @@ export async function openQemuRig(hostCount: number): Promise<Rig> {
     newHostUri: () => {
       throw new Error("no hosts are registered here");
     },
-    // Its kernel halts at once: it hears nothing anyway.
+    // Its kernel halts at once: it hears nothing anyway, and lets go of nothing.
     deafen: () => Promise.resolve(),
-    guest: { kernel: kernelContent, spec: NIC_SPEC },
+    guest: { kernel: kernelContent, spec: NIC_SPEC, takesDisks: false },
     makesNetworks: true,
     world: () => readWorld(hosts),
     close: async () => {

@@ -22,6 +22,8 @@ export interface Stage {
   readonly deafen: (vmId: string, host: string) => Promise<void>;
   /** What the spec of a guest on this rig says besides. */
   readonly guestSpec: object;
+  /** Whether a guest on this rig takes disks while it runs, and lets go of them; else it is off for that. */
+  readonly takesDisks: boolean;
 }
 
 /** How one kind of operation is brought about through the API. */
@@ -49,6 +51,9 @@ const nothing = (): Promise<void> => Promise.resolve();
 const STOPPED_CREATE = "vm.create stopped";
 /** What is saved comes back, and goes back, by other calls than what is off. */
 const SAVED_START = "vm.start saved";
+/** What is off is defined anew. */
+const STOPPED_ATTACH = "vm.attachDisk stopped";
+const STOPPED_DETACH = "vm.detachDisk stopped";
 /** NICs of a VM that is off are in its definition only. */
 const OFF_ATTACH = "vm.attachNic off";
 const OFF_DETACH = "vm.detachNic off";
@@ -56,6 +61,8 @@ const OFF_DETACH = "vm.detachNic off";
 const FURTHER: Readonly<Record<string, readonly string[]>> = {
   "vm.create": [STOPPED_CREATE],
   "vm.start": [SAVED_START],
+  "vm.attachDisk": [STOPPED_ATTACH],
+  "vm.detachDisk": [STOPPED_DETACH],
   "vm.attachNic": [OFF_ATTACH],
   "vm.detachNic": [OFF_DETACH],
 };
@@ -120,10 +127,10 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
     },
     request: (_stage, { name, host }) => ({ method: "DELETE", path: `/v1/networks/${name}/hosts/${host}` }),
   },
-  "vm.attachNic": attachScene("running"),
-  [OFF_ATTACH]: attachScene("off"),
-  "vm.detachNic": detachScene("running"),
-  [OFF_DETACH]: detachScene("off"),
+  "vm.attachNic": attachNicScene("running"),
+  [OFF_ATTACH]: attachNicScene("off"),
+  "vm.detachNic": detachNicScene("running"),
+  [OFF_DETACH]: detachNicScene("off"),
   "hostImage.bring": {
     input: {},
     prepare: async (stage, place) => {
@@ -146,6 +153,29 @@ const OTHER_SCENES: Readonly<Record<string, Scene>> = {
   "vm.create": createScene("running"),
   [STOPPED_CREATE]: createScene("stopped"),
   [SAVED_START]: actionScene("start", "saved"),
+  "volume.create": {
+    input: {},
+    prepare: nothing,
+    request: (_stage, place) => volumeRequest(place),
+  },
+  "volume.delete": {
+    input: {},
+    prepare: (stage, place) => stage.call.done(volumeRequest(place)),
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/volumes/${name}` }),
+  },
+  "volume.resize": {
+    input: {},
+    prepare: (stage, place) => stage.call.done(volumeRequest(place)),
+    request: (_stage, { name }) => ({
+      method: "POST",
+      path: `/v1/volumes/${name}/resize`,
+      body: { sizeGib: 2 },
+    }),
+  },
+  "vm.attachDisk": attachDiskScene("running"),
+  [STOPPED_ATTACH]: attachDiskScene("stopped"),
+  "vm.detachDisk": detachDiskScene("running"),
+  [STOPPED_DETACH]: detachDiskScene("stopped"),
   "vm.delete": {
     input: {},
     prepare: (stage, place) => makeVm(stage, place, "running"),
@@ -182,7 +212,7 @@ async function makeNetwork({ call }: Stage, name: string): Promise<void> {
 
 const MORE = { name: "more", network: CAMPAIGN_NETWORK.name };
 
-function attachScene(power: "running" | "off"): Scene {
+function attachNicScene(power: "running" | "off"): Scene {
   return {
     input: { managed: true },
     prepare: (stage, place) => makeVm(stage, place, power),
@@ -190,7 +220,7 @@ function attachScene(power: "running" | "off"): Scene {
   };
 }
 
-function detachScene(power: "running" | "off"): Scene {
+function detachNicScene(power: "running" | "off"): Scene {
   return {
     input: { managed: true },
     async prepare(stage, place) {
@@ -231,6 +261,38 @@ function createScene(runPolicy: "running" | "stopped"): Scene {
   };
 }
 
+function attachDiskScene(runPolicy: "running" | "stopped"): Scene {
+  return {
+    input: { isNew: true },
+    prepare: (stage, place) => stage.call.done(vmOfDisks(stage, place, runPolicy)),
+    request: (_stage, { name }) => attachRequest(name),
+  };
+}
+
+/** Asks for the VM whose disks are to change. */
+function vmOfDisks(stage: Stage, place: Place, runPolicy: "running" | "stopped"): Change {
+  return createRequest(stage, place, stage.takesDisks ? runPolicy : "stopped");
+}
+
+function attachRequest(vm: string): Change {
+  return {
+    method: "POST",
+    path: `/v1/vms/${vm}/disks`,
+    body: { name: "data", image: DISK_IMAGE, sizeGib: 1 },
+  };
+}
+
+function detachDiskScene(runPolicy: "running" | "stopped"): Scene {
+  return {
+    input: { timeoutSeconds: 60, deleteVolume: true },
+    async prepare(stage, place) {
+      await stage.call.done(vmOfDisks(stage, place, runPolicy));
+      await stage.call.done(attachRequest(place.name));
+    },
+    request: (_stage, { name }) => ({ method: "DELETE", path: `/v1/vms/${name}/disks/data` }),
+  };
+}
+
 /** An action on a VM of this power; without: the first from which it does anything. */
 function actionScene(name: ActionName, from?: (typeof POWERS)[number]): Scene {
   const power =
@@ -263,6 +325,15 @@ function createRequest(
     cloudInit: { userData: "#!/bin/sh\necho seeded\n" },
   };
   return { method: "POST", path: "/v1/vms", body: { name, spec } };
+}
+
+/** A volume of its own, filled from an image. */
+function volumeRequest({ name, host }: Place): Change {
+  return {
+    method: "POST",
+    path: "/v1/volumes",
+    body: { name, host, sizeGib: 1, source: { kind: "image", image: DISK_IMAGE } },
+  };
 }
 
 async function makeVm(stage: Stage, place: Place, power: (typeof POWERS)[number]): Promise<void> {

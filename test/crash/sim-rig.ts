@@ -14,7 +14,7 @@ export async function openSimRig(database: TestDatabase, hostCount: number): Pro
     hosts: names.map((name) => ({ name, registration: { uri: uriOf(name) } })),
     newHostUri: uriOf,
     deafen: (vmId, host) => control.ignoreShutdown(uriOf(host), vmId),
-    guest: { kernel: kernelContent, spec: NIC_SPEC },
+    guest: { kernel: kernelContent, spec: NIC_SPEC, takesDisks: true },
     makesNetworks: true,
     world: () => readSimWorld(database.db),
     close: () => control.close(),

@@ -19,7 +19,7 @@ export async function openXenRig(): Promise<Rig> {
     },
     // Its kernel sleeps at once: it hears nothing anyway.
     deafen: () => Promise.resolve(),
-    guest: { kernel: idleKernel, spec: { guestType: "pv" } },
+    guest: { kernel: idleKernel, spec: { guestType: "pv" }, takesDisks: false },
     // Its guests have no NICs: there is nothing to prepare.
     makesNetworks: false,
     world: () => readXenWorld(host),
@@ -37,7 +37,7 @@ xl list -v | awk 'NR > 1 && $2 > 0 { for (i = 5; i < NF; i++) if ($i ~ /^[0-9a-f
 cd /var/lib/drover-xen || exit 1
 for home in */domains/*/; do
   [ -d "$home" ] || continue
-  name=$(sed -n 's/^ *"name": "\\(.*\\)",$/\\1/p' "$home/domain.json" | head -1)
+  name=$(sed -n 's/^{"version":1,"spec":{"uuid":"[^"]*","name":"\\([^"]*\\)".*/\\1/p' "$home/domain.json")
   echo "defined $(basename "$home") $name $([ -e "$home/saved" ] && echo saved || echo off)"
 done
 for file in pools/default/*; do [ ! -e "$file" ] || echo "volume $(basename "$file")"; done

@@ -16,6 +16,8 @@ export interface CampaignOptions {
   /** How many requests are drawn at random after the sweep; it ends earlier when the time is up. */
   readonly requests: number;
   readonly seconds: number;
+  /** Routes that a success is wanted of. */
+  readonly wanted: readonly string[];
 }
 
 export interface Violation {
@@ -40,6 +42,8 @@ const MOST_VIOLATIONS = 12;
 const TEND_EVERY = 60;
 /** Rounds over all routes with nothing wrong, so that each is reached. */
 const FITTING_ROUNDS = 8;
+/** How often a route that nothing has reached yet is asked for once more at the end. */
+const REACHING_TRIES = 40;
 const SPOILED_SHARE = 0.65;
 const CUT_OFF_MS = 40;
 const SETTLE_MS = 300;
@@ -57,6 +61,11 @@ export async function runCampaign(service: TestService, options: CampaignOptions
     await run.step(options.seed, index);
     index++;
   }
+  for (const operationId of options.wanted)
+    for (let tries = 0; tries < REACHING_TRIES && !run.hasReached(operationId); tries++) {
+      await run.tend();
+      await run.step(options.seed, index++, operationId);
+    }
   return { ...run.report(), requests: index };
 }
 
@@ -111,9 +120,14 @@ class Run {
     await this.#settle();
   }
 
-  async step(seed: number, index: number): Promise<void> {
+  hasReached(operationId: string): boolean {
+    return this.#succeeded.has(operationId);
+  }
+
+  /** Sends one request: to the named route, as it should be; without, whatever its turn brings. */
+  async step(seed: number, index: number, operationId?: string): Promise<void> {
     const random = createRandom(seed, index);
-    const request = await this.#request(random, index);
+    const request = await this.#request(random, index, operationId);
     const outcome = await exchange({ port: this.#port, token: this.#world.token }, request);
     for (const what of this.#check(request, outcome)) this.#blame(index, request, what);
     await this.#look(index, request, outcome);
@@ -121,11 +135,16 @@ class Run {
   }
 
   /** First nothing wrong, then one thing at a time in its turn, then whatever comes. */
-  async #request(random: Random, index: number): Promise<FuzzRequest> {
+  async #request(random: Random, index: number, wanted: string | undefined): Promise<FuzzRequest> {
     const fittingCount = FITTING_ROUNDS * this.#routes.length;
     const swept = this.#sweep[index - fittingCount];
-    const fits = index < fittingCount;
-    const drawn = fits ? this.#routes[index % this.#routes.length] : random.pick(this.#routes);
+    const fits = index < fittingCount || wanted !== undefined;
+    const drawn =
+      wanted !== undefined
+        ? this.#routes.find(({ operationId }) => operationId === wanted)
+        : index < fittingCount
+          ? this.#routes[index % this.#routes.length]
+          : random.pick(this.#routes);
     const route = swept?.route ?? drawn;
     if (route === undefined) throw new Error("the document has no routes");
     if (route.operationId === "cancelOperation" && swept === undefined) await this.#beginOperation();

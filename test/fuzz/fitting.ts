@@ -5,7 +5,10 @@ import type { Random } from "./random.ts";
 
 /** Values that fit their schemas, made so that many of them mean something: names of what is there, small machines. */
 
-/** Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`, `volume`, `token`, `operation`. */
+/**
+ * Names and ids that requests may refer to, by what they are of: `vm`, `host`, `image`, `sshKey`, `network`, `nic`,
+ * `volume`, `disk`, `token`, `operation`.
+ */
 export type Known = Readonly<Record<string, readonly string[]>>;
 
 export interface Fitting {
@@ -35,7 +38,8 @@ const USER_DATA = [
   ],
   ...NASTY_TEXTS,
 ];
-const NAME_COUNT = 30;
+/** How many names things get, so that they often meet. */
+export const NAME_COUNT = 30;
 
 const USUAL_DISKS = [[{ name: "root", sizeGib: 1 }], [{ name: "root", image: "disk" }]];
 
@@ -44,6 +48,7 @@ const BY_NAME: Readonly<Record<string, (fitting: Fitting) => unknown>> = {
   host: ({ known, random }) => random.pick([...(known["host"] ?? []), "missing"]),
   confirmName: ({ known, random }) => random.pick(known["host"] ?? ["missing"]),
   image: ({ known, random }) => random.pick(["disk", "disk", "kernel", "missing", ...(known["image"] ?? [])]),
+  volume: ({ known, random }) => random.pick([...(known["volume"] ?? []), "missing"]),
   kernel: ({ random }) => random.pick(["kernel", "kernel", "disk", "missing"]),
   initrd: ({ random }) => random.pick(["initrd", "initrd", "kernel"]),
   network: ({ known, random }) =>

@@ -1,5 +1,5 @@
 import type { Parameter, Route } from "./document.ts";
-import { type Fitting, fittingValue } from "./fitting.ts";
+import { type Fitting, fittingValue, NAME_COUNT } from "./fitting.ts";
 import {
   NASTY_CONTENT_TYPES,
   NASTY_HEADERS,
@@ -117,9 +117,8 @@ function fittingDraft(fitting: Fitting, route: Route): Draft {
     );
   } else {
     const value = fittingValue(fitting, schema);
-    // Whoever forgets a host must name it twice.
-    const host = route.operationId === "forgetHost" ? draft.segments[3] : undefined;
-    draft.value = host !== undefined && random.chance(0.7) ? { confirmName: host } : value;
+    const usual = USUAL_BODIES[route.operationId]?.(fitting, draft.segments);
+    draft.value = usual !== undefined && random.chance(0.6) ? usual : value;
     draft.body = Buffer.from(JSON.stringify(draft.value));
   }
   return draft;
@@ -132,6 +131,14 @@ const SERVED: ReadonlyMap<string, string> = new Map([
   ["getImageLog", "built"],
 ]);
 
+/** Bodies whose members must fit each other, which by chance they hardly ever do. */
+const USUAL_BODIES: Readonly<Record<string, (fitting: Fitting, segments: readonly string[]) => unknown>> = {
+  // Whoever forgets a host must name it twice.
+  forgetHost: (_fitting, segments) => ({ confirmName: segments[3] }),
+  attachVmDisk: ({ random }) => ({ name: `fuzz-${random.below(NAME_COUNT)}`, sizeGib: 1 }),
+  bringImageToHost: ({ known, random }) => ({ image: random.pick(known["imageId"] ?? []), pool: "default" }),
+};
+
 function fillSegment(
   { known, random }: Fitting,
   route: Route,
@@ -140,8 +147,8 @@ function fillSegment(
 ): string {
   const name = /^\{(.+)\}$/.exec(segment)?.[1];
   if (name === undefined) return segment;
-  const isNew = route.operationId === "uploadImage" && random.chance(0.5);
-  if (isNew) return `fuzz-${random.below(30)}`;
+  const isNew = route.operationId === "uploadImage" && random.chance(0.8);
+  if (isNew) return `fuzz-${random.below(NAME_COUNT)}`;
   const served = SERVED.get(route.operationId);
   if (served !== undefined && random.chance(0.5)) return served;
   const missing = ["missing", "0199f3a2-7c11-7e02-9f1b-2b7d1a3c5e77"];

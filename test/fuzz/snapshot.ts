@@ -22,7 +22,8 @@ export async function takeSnapshot(db: Database): Promise<Snapshot> {
       (SELECT md5(string_agg(concat_ws('|', network_id, address, vm_id), ';' ORDER BY network_id, address))
         FROM network_address) AS network_address,
       (SELECT md5(string_agg(concat_ws('|', vm_id, md5(files)), ';' ORDER BY vm_id)) FROM vm_seed) AS vm_seed,
-      (SELECT md5(string_agg(concat_ws('|', id, vm_id, host_id, pool, name), ';' ORDER BY id))
+      (SELECT md5(string_agg(concat_ws('|', id, vm_id, host_id, pool, name, own_name, labels,
+        generation, delete_policy), ';' ORDER BY id))
         FROM volume) AS volume,
       (SELECT md5(string_agg(concat_ws('|', vm_id, host_id, cpu_count, memory_mib), ';' ORDER BY vm_id))
         FROM reservation) AS reservation,

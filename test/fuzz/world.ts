@@ -34,9 +34,12 @@ const IMAGES = ["disk", "kernel", "initrd"] as const;
 const BUILT = "built";
 const OWN_TOKENS: readonly string[] = ["admin", "fuzzer"];
 const SSH_KEY = "spare-key";
+const VOLUME = "spare-volume";
+/** One that a VM can be without. */
+const DISK = "extra";
 const NETWORK = { name: "spare-network", kind: "nat", ipv4: { cidr: "10.200.0.0/24" } };
 const NICS = ["eth0", "eth1", "eth2"] as const;
-const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, network: 6, token: 10 };
+const LEFT_OVER = { vm: 8, host: 3, image: 6, sshKey: 6, network: 6, token: 10, volume: 6 };
 
 type Call = (method: string, path: string, body?: unknown) => Promise<number>;
 
@@ -65,6 +68,9 @@ export async function createWorld(service: TestService): Promise<World> {
       const source = { kind: "debootstrap", suite: "bookworm" };
       await call("POST", "/v1/images?wait=30", { name: BUILT, kind: "disk", source });
       for (const [name, power] of Object.entries(VMS)) await ensureVm(service, call, name, power);
+      await call("POST", "/v1/volumes?wait=10", { name: VOLUME, host: "host-a", sizeGib: 1 });
+      for (const name of ["vm-off", "vm-running"])
+        await call("POST", `/v1/vms/${name}/disks?wait=10`, { name: DISK, sizeGib: 1 });
       known = { ...(await readKnown(db)), pageToken: [...pageTokens] };
     },
     beginOperation: async () => {
@@ -101,13 +107,14 @@ type Db = TestService["database"]["db"];
 const NEWEST = { orderBy: { createdAt: "desc" }, take: 12, select: { id: true, name: true } } as const;
 
 async function readKnown(db: Db): Promise<Known> {
-  const [vms, hosts, images, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
+  const [vms, hosts, images, ready, sshKeys, networks, volumes, tokens, operations] = await Promise.all([
     db.vm.findMany(NEWEST),
     db.host.findMany(NEWEST),
     db.image.findMany(NEWEST),
+    db.image.findMany({ where: { name: { in: [...IMAGES] } }, select: { id: true } }),
     db.sshKey.findMany(NEWEST),
     db.network.findMany(NEWEST),
-    db.volume.findMany(NEWEST),
+    db.volume.findMany({ ...NEWEST, select: { id: true, ownName: true } }),
     db.apiToken.findMany({ ...NEWEST, where: { name: { notIn: [...OWN_TOKENS] }, revokedAt: null } }),
     db.operation.findMany({ orderBy: { seq: "desc" }, take: 20, select: { id: true } }),
   ]);
@@ -120,12 +127,17 @@ async function readKnown(db: Db): Promise<Known> {
     vm: refer(Object.keys(VMS), vms),
     host: refer([...Object.keys(HOSTS), DOWN.name], hosts),
     image: refer([...IMAGES, BUILT], images),
+    imageId: ready.map(({ id }) => id),
     sshKey: refer([SSH_KEY], sshKeys),
     network: refer([NETWORK.name], networks),
-    volume: volumes.map(({ id }) => id),
     nic: NICS,
     token: refer(["spare"], tokens),
     operation: operations.map(({ id }) => id),
+    volume: refer(
+      [VOLUME],
+      volumes.map(({ id, ownName }) => ({ id, name: ownName ?? id })),
+    ),
+    disk: [DISK, DISK, "root"],
   };
 }
 
@@ -149,6 +161,10 @@ async function removeSurplus({ database: { db } }: TestService, call: Call): Pro
   const kept = [...IMAGES, BUILT];
   const images = surplus(await db.image.findMany({ select: { name: true } }), kept, LEFT_OVER.image);
   for (const { name } of images) await call("DELETE", `/v1/images/${name}`);
+  const free = await db.volume.findMany({ where: { vmId: null }, select: { id: true, ownName: true } });
+  const volumes = free.map(({ id, ownName }) => ({ id, name: ownName ?? "" }));
+  for (const { id } of surplus(volumes, [VOLUME], LEFT_OVER.volume))
+    await call("DELETE", `/v1/volumes/${id}`);
   const sshKeys = surplus(await db.sshKey.findMany({ select: { name: true } }), [SSH_KEY], LEFT_OVER.sshKey);
   for (const { name } of sshKeys) await call("DELETE", `/v1/ssh-keys/${name}`);
   const networks = surplus(

@@ -94,8 +94,8 @@ export const FEATURE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/hosts/host-service.ts",
-        find: '    throw new DroverError(\n      "in_use",\n      `VMs are still on host',
-        replace: '    throw new DroverError(\n      "internal",\n      `VMs are still on host',
+        find: '    throw new DroverError(\n      "in_use",\n      `VMs or volumes are still on host',
+        replace: '    throw new DroverError(\n      "internal",\n      `VMs or volumes are still on host',
       },
     ],
     test: { file: "test/api/hosts.test.ts", title: "refuses to delete a host with VMs" },

@@ -24,6 +24,8 @@ describe("the configuration", () => {
       imageBuildsPerWorker: 1,
       hostImageCacheGib: 100,
       inventorySeconds: 30,
+      volumeScanSeconds: 600,
+      orphanGraceSeconds: 604_800,
       leaseSeconds: 10,
       drainSeconds: 20,
       operationsPerHost: 8,
@@ -54,6 +56,8 @@ describe("the configuration", () => {
       DROVER_OPERATIONS_PER_HOST: "4",
       DROVER_OPERATIONS_PER_WORKER: "64",
       DROVER_RETENTION_DAYS: "11",
+      DROVER_VOLUME_SCAN_SECONDS: "120",
+      DROVER_ORPHAN_GRACE_SECONDS: "0",
     });
     expect(config).toEqual({
       databaseUrl: "postgresql://me:secret@db/drover",
@@ -70,6 +74,8 @@ describe("the configuration", () => {
       imageBuildsPerWorker: 2,
       hostImageCacheGib: 0.5,
       inventorySeconds: 7,
+      volumeScanSeconds: 120,
+      orphanGraceSeconds: 0,
       leaseSeconds: 3,
       drainSeconds: 9,
       operationsPerHost: 4,

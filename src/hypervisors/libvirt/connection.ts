@@ -3,6 +3,7 @@ import type { LibvirtConnection, Transport } from "../../libvirt-rpc/index.ts";
 import type { Call, HostConnection, HostEvent, HostTarget, HypervisorError } from "../hypervisor.ts";
 import { consoleLogAbility } from "./console-log.ts";
 import { consoleMembers, hostTransportOf, OpenConsoles } from "./consoles.ts";
+import { diskHotplugAbility } from "./disk-hotplug.ts";
 import { DomainFactCache } from "./domain-fact-cache.ts";
 import { observe } from "./domain-lookup.ts";
 import * as domains from "./domains.ts";
@@ -19,6 +20,7 @@ import { type Platform, readPlatform } from "./platform.ts";
 import { capabilitiesOf, probe } from "./probe.ts";
 import { takeScreenshot } from "./screenshot.ts";
 import type { OpenConnection } from "./side-connections.ts";
+import { downloadVolume } from "./volume-download.ts";
 import { volumeAbility } from "./volumes.ts";
 
 /** What a connection is made of, once its main connection is open and its events are subscribed. */
@@ -62,6 +64,8 @@ export function hostConnection(parts: ConnectionParts): HostConnection {
       ? {}
       : {
           volumes: volumeAbility(lanes),
+          diskHotplug: diskHotplugAbility(host),
+          downloadVolume: (ref, call) => downloadVolume(lanes, open, ref, call),
           networks: networkAbility(host),
           nics: nicAbility(host),
           guestAgent: guestAgentAbility(lanes),

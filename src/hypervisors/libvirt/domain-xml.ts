@@ -180,32 +180,43 @@ function consoles(paths: ResolvedPaths): readonly XmlNode[] {
 }
 
 function disk(item: DomainDisk, index: number, paths: ResolvedPaths): XmlNode {
-  const { type, source } = placeOf(item, paths);
-  return xmlNode("disk", { type, device: "disk" }, [
+  return diskNode(item, foundOf(item, paths), diskTarget(index));
+}
+
+function diskNode(item: DomainDisk, found: DiskSource, target: string): XmlNode {
+  return xmlNode("disk", { type: found.type, device: "disk" }, [
     xmlNode("driver", { name: "qemu", type: item.format, discard: "unmap", error_policy: "stop" }),
-    source,
-    xmlNode("target", { dev: diskTarget(index), bus: "virtio" }),
+    sourceNode(found),
+    xmlNode("target", { dev: target, bus: "virtio" }),
     xmlNode("serial", {}, diskSerial(item.name)),
   ]);
 }
 
+/** Writes the XML of one disk, as it is attached and detached by itself. */
+export function diskXml(item: DomainDisk, source: DiskSource, target: string): string {
+  return writeXml(diskNode(item, source, target));
+}
+
 /** On virtio-scsi: kernels made for virtual machines have it, but not the AHCI that would be q35's own. */
 function cdrom(item: DomainDisk, index: number, paths: ResolvedPaths): XmlNode {
-  const { type, source } = placeOf(item, paths);
-  return xmlNode("disk", { type, device: "cdrom" }, [
+  const found = foundOf(item, paths);
+  return xmlNode("disk", { type: found.type, device: "cdrom" }, [
     xmlNode("driver", { name: "qemu", type: item.format }),
-    source,
+    sourceNode(found),
     xmlNode("target", { dev: diskTarget(index, "sd"), bus: "scsi" }),
     xmlNode("readonly"),
     xmlNode("serial", {}, diskSerial(item.name)),
   ]);
 }
 
-function placeOf(item: DomainDisk, paths: ResolvedPaths): { type: DiskSource["type"]; source: XmlNode } {
+function foundOf(item: DomainDisk, paths: ResolvedPaths): DiskSource {
   const found = paths.disks.get(item.name);
   if (found === undefined) throw missingPath(`disk '${item.name}'`);
-  const { type, path } = found;
-  return { type, source: xmlNode("source", type === "file" ? { file: path } : { dev: path }) };
+  return found;
+}
+
+function sourceNode({ type, path }: DiskSource): XmlNode {
+  return xmlNode("source", type === "file" ? { file: path } : { dev: path });
 }
 
 /** One NIC by itself, as it is plugged in. Throws HypervisorError `invalid-spec`. */

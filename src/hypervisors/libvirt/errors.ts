@@ -53,6 +53,7 @@ const REASON_BY_MESSAGE: readonly (readonly [RegExp, HypervisorErrorReason])[] =
     /cannot acquire state change lock|has asynchronous jobs running|is still in use|is still being allocated/i,
     "busy",
   ],
+  [/No more available PCI slots|no free PCI/i, "no-capacity"],
   [/active console session exists/i, "busy"],
   [/already exists|is already defined/i, "already-exists"],
   [/domain is not running|domain is already running|is already active|not active/i, "invalid-state"],

@@ -34,6 +34,8 @@ export const QEMU_CAPABILITIES: readonly Capability[] = [
   "vnc",
   "screenshot",
   "volumes",
+  "diskHotplug",
+  "volumeDownload",
   "networks",
   "nicHotplug",
   "guestAgent",

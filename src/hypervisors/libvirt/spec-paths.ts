@@ -30,7 +30,8 @@ export async function resolvePaths(calls: HostCalls, spec: DomainSpec, call: Cal
   }
 }
 
-async function sourceOf(calls: HostCalls, ref: VolumeRef, call: Call): Promise<DiskSource> {
+/** Where a volume is on the host. @throws HypervisorError as resolvePaths does */
+export async function sourceOf(calls: HostCalls, ref: VolumeRef, call: Call): Promise<DiskSource> {
   const pool = await findPool(calls, ref.pool, call);
   const volume = await volumeIn(calls, pool, ref.name, call);
   const found = volume === null ? null : await readVolume(calls, volume, call);

@@ -12,6 +12,7 @@ import {
 import type { SimCalls } from "./sim-calls.ts";
 import { type SimConsoles, serialConsoleOf } from "./sim-console.ts";
 import { renderConsoleLog } from "./sim-console-log.ts";
+import { simDiskHotplug } from "./sim-disk-hotplug.ts";
 import { domain0Of, ownMemoryMibOf, refuseDomain0 } from "./sim-domain-0.ts";
 import { type DomainTuple, definitionOf, observedDomainOf } from "./sim-domains.ts";
 import { memoryMibOf, SIM_POOL, simHostFacts, simNetwork, simUuid } from "./sim-facts.ts";
@@ -97,8 +98,13 @@ export function simConnection(parts: SimConnectionParts): HostConnection {
     saveDomain: (uuid, call) => changePower("saveDomain", uuid, call),
     volumes: simVolumes(settings, calls, life),
     nics: simNicAbility(calls, target),
+    // As on real Xen hosts, see sim-facts.ts.
     ...(settings.hypervisor === "kvm"
-      ? { networks: simNetworkAbility(calls, target), guestAgent: simGuestAgent(settings, calls) }
+      ? {
+          networks: simNetworkAbility(calls, target),
+          guestAgent: simGuestAgent(settings, calls),
+          diskHotplug: simDiskHotplug(target, calls),
+        }
       : {}),
     consoleLog: consoleLogOf(calls, target),
     openSerialConsole: serialConsoleOf(parts),

@@ -26,6 +26,7 @@ const KVM_HVM: readonly Capability[] = [
   "consoleLog",
   "serialConsole",
   "volumes",
+  "diskHotplug",
   "directKernel",
   "firmwareBios",
   "firmwareUefi",
@@ -36,7 +37,7 @@ const KVM_HVM: readonly Capability[] = [
 ];
 // A Xen toolstack tells of no change by itself, resets fully virtual guests only, and gives them a BIOS. Its networks are
 // the bridges that the host has, and it has no way to an agent.
-const XEN_LACKS: readonly Capability[] = ["events", "networks", "firmwareUefi", "guestAgent"];
+const XEN_LACKS: readonly Capability[] = ["events", "networks", "firmwareUefi", "guestAgent", "diskHotplug"];
 const XEN_HVM = KVM_HVM.filter((ability) => !XEN_LACKS.includes(ability));
 const XEN_PARAVIRTUAL: readonly Capability[] = [
   ...XEN_HVM.filter((ability) => !["reset", "firmwareBios"].includes(ability)),

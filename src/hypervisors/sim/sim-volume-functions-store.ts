@@ -98,6 +98,49 @@ BEGIN
   RETURN a;
 END $$;
 
+-- Gives a guest that is on a disk, takes one from it, or grows one: p_change is 'attach', 'detach' or 'grow'. The guest
+-- and its definition have the same disks. A guest that takes no notice does not let go: the value says whether it did.
+CREATE FUNCTION sim.change_disk(p_host integer, p_call text, p_uuid uuid, p_installation uuid, p_change text,
+  p_pool text, p_name text, p_capacity bigint) RETURNS sim.answer LANGUAGE plpgsql AS $$
+DECLARE
+  a sim.answer := sim.begin_call(p_host, p_call);
+  d sim.domain;
+  disk jsonb := jsonb_build_object('pool', p_pool, 'name', p_name);
+  has boolean;
+BEGIN
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  SELECT * INTO d FROM sim.domain WHERE host_id = p_host AND uuid = p_uuid FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN sim.refusal(a, 'not-found', format('the host has no domain %s', p_uuid)); END IF;
+  IF d.installation_id IS DISTINCT FROM p_installation THEN
+    RETURN sim.refusal(a, 'foreign', format('domain %s is not ours: it is left alone', d.name));
+  END IF;
+  a := sim.if_absent(d, a);
+  IF a.error IS NOT NULL THEN RETURN a; END IF;
+  PERFORM FROM sim.domain_now WHERE host_id = p_host AND uuid = p_uuid AND power IN ('running', 'paused');
+  IF NOT FOUND THEN RETURN sim.refusal(a, 'invalid-state', format('domain %s is %s', d.name, d.power)); END IF;
+  has := d.definition->'volumes' @> jsonb_build_array(disk);
+  IF p_change <> 'detach' AND NOT EXISTS (SELECT FROM sim.volume
+      WHERE host_id = p_host AND pool = p_pool AND name = p_name) THEN
+    RETURN sim.refusal(a, 'invalid-spec', format('pool %s has no volume %s', p_pool, p_name));
+  END IF;
+  IF p_change = 'attach' AND NOT has THEN
+    UPDATE sim.domain SET definition = jsonb_set(definition, '{volumes}', definition->'volumes' || disk)
+    WHERE host_id = p_host AND uuid = p_uuid;
+  ELSIF p_change = 'detach' THEN
+    a.value := to_jsonb(NOT has OR NOT d.ignores_shutdown);
+    IF has AND NOT d.ignores_shutdown THEN
+      UPDATE sim.domain SET definition = jsonb_set(definition, '{volumes}', (
+        SELECT coalesce(jsonb_agg(v), '[]') FROM jsonb_array_elements(definition->'volumes') v WHERE v <> disk))
+      WHERE host_id = p_host AND uuid = p_uuid;
+    END IF;
+  ELSIF p_change = 'grow' THEN
+    IF NOT has THEN RETURN sim.refusal(a, 'not-found', format('domain %s has no disk %s', d.name, p_name)); END IF;
+    UPDATE sim.volume SET capacity_bytes = greatest(capacity_bytes, p_capacity)
+    WHERE host_id = p_host AND pool = p_pool AND name = p_name;
+  END IF;
+  RETURN a;
+END $$;
+
 CREATE FUNCTION sim.delete_volume(p_host integer, p_call text, p_pool text, p_name text) RETURNS sim.answer
 LANGUAGE plpgsql AS $$
 DECLARE a sim.answer := sim.begin_call(p_host, p_call);

@@ -142,6 +142,13 @@ export const domainAttachDeviceFlags = remoteVoid("domainAttachDeviceFlags", 160
 export const domainDetachDeviceFlags = remoteVoid("domainDetachDeviceFlags", 161, withXml);
 export const domainUpdateDeviceFlags = remoteVoid("domainUpdateDeviceFlags", 174, withXml);
 
+/** `disk` is a target such as `vda`, or a path. Flag 1: `size` is in bytes, else in KiB. */
+export const domainBlockResize = remoteVoid(
+  "domainBlockResize",
+  251,
+  struct({ domain, disk: string, size: uhyper, flags: uint }),
+);
+
 /** A stream from the host: the picture, of type `mime`. */
 export const domainScreenshot = remote(
   "domainScreenshot",

@@ -1,4 +1,4 @@
-// The userspace of the small guest: busybox and seven scripts.
+// The userspace of the small guest: busybox and nine scripts.
 
 /** Kernel modules the guest loads, as far as its kernel does not have them built in. */
 export const GUEST_MODULES = Object.freeze([
@@ -38,8 +38,10 @@ for module in $(cat /lib/modules/order); do insmod "/lib/modules/$module.ko"; do
 hostname guest
 /etc/seed
 ip link set lo up
+/etc/fill </dev/null &
 /etc/network-watch >/dev/null 2>&1 </dev/null &
 /etc/agent >/dev/null 2>&1 </dev/null &
+/etc/disk-watch >/dev/null 2>&1 </dev/null &
 `;
 
 // The seed that cloud-init would read: instance id, host name, and what the other files are, in the words of sha256sum.
@@ -106,6 +108,32 @@ while :; do
 done
 `;
 
+// Writes 64 MiB to the disk that the kernel's command line names as drover.fill=vdb, and says when they are written.
+const FILL = `#!/bin/sh
+disk=$(sed -n 's/.*drover[.]fill=\\([a-z]*\\).*/\\1/p' /proc/cmdline)
+[ -n "$disk" ] || exit 0
+echo "DROVER-GUEST-FILLS $disk" >${CONSOLE}
+dd if=/dev/zero of=/dev/$disk bs=1M count=64 >/dev/null 2>&1 && sync
+echo "DROVER-GUEST-FILLED $disk $?" >${CONSOLE}
+`;
+
+// Which disks there are, by name, serial and size in sectors: told anew at every change. Without a program per look.
+const DISK_WATCH = `#!/bin/sh
+seen=
+while :; do
+  now=
+  for path in /sys/block/vd*; do
+    size= serial=
+    read -r size <"$path/size" || continue
+    read -r serial <"$path/serial"
+    now="$now \${path##*/}=$serial:$size"
+  done
+  [ "$now" = "$seen" ] || echo "DROVER-GUEST-DISKS$now." >${CONSOLE}
+  seen=$now
+  sleep 1
+done
+`;
+
 const UDHCPC = `#!/bin/sh
 case "$1" in
   deconfig)
@@ -163,6 +191,8 @@ export function rootFiles({ busybox, applets, modules, cdromModules }) {
     file("etc/init", INIT, 0o755),
     file("etc/network-watch", NETWORK_WATCH, 0o755),
     file("etc/agent", AGENT, 0o755),
+    file("etc/disk-watch", DISK_WATCH, 0o755),
+    file("etc/fill", FILL, 0o755),
     file("etc/seed", SEED, 0o755),
     file("etc/udhcpc", UDHCPC, 0o755),
     file("etc/inittab", INITTAB),

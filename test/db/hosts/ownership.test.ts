@@ -91,6 +91,7 @@ function own(workerId: WorkerId, owner: Owner = {}): HostOwnership {
     driverForUri: () => driver,
     errorBodyOf: () => ({ code: "host_unreachable", message: "silent", retry: "temporary" }),
     inventorySeconds: 3600,
+    volumeScanSeconds: 3600,
     onStateChange: () => undefined,
   });
   started.push(ownership);

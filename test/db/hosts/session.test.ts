@@ -58,6 +58,7 @@ async function scene(overrides: Partial<HostSessionDeps> = {}): Promise<Scene> {
     connect: () => Promise.resolve(fake.connect()),
     errorBodyOf: () => ({ code: "host_unreachable", message: "silent", retry: "temporary" }),
     inventorySeconds: 3600,
+    volumeScanSeconds: 3600,
     onStateChange: () => undefined,
     ...overrides,
   });

@@ -47,7 +47,7 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], nics: [], operations: [], agent: null, host });
+  const { status } = viewOf(record, { images: [], nics: [], operations: [], agent: null, host, diskPools: [] });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -72,9 +72,26 @@ describe("the conditions of a VM", () => {
       operations: [],
       agent: null,
       host: silent,
+      diskPools: [],
     });
     expect(status.conditions).toMatchObject([{ type: "HostUnreachable", since: T1.toISOString() }]);
     expect(status.conditions[0]?.message).toContain("connection refused");
+  });
+
+  test("say that the host could not write to a disk, whether room is lacking, and what to do", () => {
+    const paused = vm({ power: "paused", powerReason: "ioerror" });
+    const told = (availableBytes: number) => {
+      const diskPools = [{ pool: "default", availableBytes }];
+      return viewOf(paused, { images: [], nics: [], operations: [], host: ready, diskPools }).status
+        .conditions;
+    };
+    expect(told(0)).toMatchObject([{ type: "DiskError", reason: "NoSpace", since: T1.toISOString() }]);
+    expect(told(0)[0]?.message).toContain('pool "default" had 0.00 GiB free');
+    expect(told(0)[0]?.message).toContain("resume the VM");
+    expect(told(2 ** 30)).toMatchObject([{ type: "DiskError", reason: "IoError" }]);
+    expect(told(2 ** 30)[0]?.message).toContain('pool "default" had 1.00 GiB free');
+    expect(conditionsOf(vm({ power: "paused", powerReason: "user" }))).toEqual([]);
+    expect(conditionsOf(vm({ power: "running", powerReason: "ioerror" }))).toEqual([]);
   });
 
   test("say that it crashed", () => {
@@ -97,7 +114,7 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], nics: [], operations: [], agent: null, host }).status.observedAt;
+    viewOf(record, { images: [], nics: [], operations: [], agent: null, host, diskPools: [] }).status.observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());

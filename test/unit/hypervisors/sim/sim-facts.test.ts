@@ -53,11 +53,12 @@ describe("the facts of a simulated host", () => {
     expect(guestTypesOf("kvm")).toEqual(["hvm"]);
     expect(guestTypesOf("xen")).toEqual(["pv", "pvh", "hvm"]);
     // A simulated guest has no screen, and no memory that could be kept; GRUB in the guest is for Xen's.
-    const real: readonly string[] = ["vnc", "screenshot", "firmwarePvgrub"];
+    const real: readonly string[] = ["vnc", "screenshot", "firmwarePvgrub", "volumeDownload"];
     const simulated = CAPABILITIES.filter((ability) => !real.includes(ability));
     expect([...declaredCapabilities("kvm", "hvm")].sort()).toEqual(simulated.sort());
     expect(declaredCapabilities("kvm", "pv").size).toBe(0);
     expect(declaredCapabilities("xen", "pv").has("reset")).toBe(false);
+    expect(declaredCapabilities("xen", "hvm").has("diskHotplug")).toBe(false);
     expect(declaredCapabilities("xen", "hvm").has("events")).toBe(false);
   });
 });

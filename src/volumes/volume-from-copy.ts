@@ -6,8 +6,7 @@ import { bringCopies, type ImageCacheDeps } from "../image-cache/image-cache.ts"
 import { DroverError } from "../lib/errors.ts";
 import { errorOf } from "../operations/operation-finish.ts";
 import type { StepContext } from "../operations/operation-kind.ts";
-import type { VolumeRecord } from "../volumes/volume-store.ts";
-import { isDiskRole } from "./vm-record.ts";
+import { holdsDisk, type VolumeRecord } from "./volume-record.ts";
 
 /** What a volume is made of another one of the host by: as long as its content takes. */
 const COPY_LIMIT_MS = 4 * 3_600_000;
@@ -31,7 +30,7 @@ export async function makeFromCopy<Input>(
   const call: Call = { ...context.call, timeoutMs: ANSWER_LIMIT_MS };
   const base = { pool, name: copy.name, format: copy.format };
   const { overlayVolume } = ability;
-  const isOverlay = isDiskRole(volume.role) && format === "qcow2" && overlayVolume !== undefined;
+  const isOverlay = holdsDisk(volume.role) && format === "qcow2" && overlayVolume !== undefined;
   try {
     if (isOverlay) await overlayVolume.call(ability, spec, base, call);
     else await ability.copyVolume(spec, base, { ...call, timeoutMs: COPY_LIMIT_MS });
