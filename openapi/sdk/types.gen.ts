@@ -63,7 +63,7 @@ export type CapabilityTable = {
      * Every ability, and what it means.
      */
     capabilities: Array<{
-        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events';
+        name: 'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events';
         description: string;
     }>;
     /**
@@ -267,7 +267,7 @@ export type DeclaredGuestType = {
     schemes: Array<string>;
     hypervisor: 'kvm' | 'xen';
     guestType: 'hvm' | 'pvh' | 'pv';
-    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
+    capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events'>;
 };
 
 /**
@@ -568,7 +568,7 @@ export type HostStatus = {
         accelerator: 'kvm' | 'tcg' | null;
         guestTypes: Array<{
             guestType: 'hvm' | 'pvh' | 'pv';
-            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'events'>;
+            capabilities: Array<'start' | 'stop' | 'gracefulStop' | 'reboot' | 'reset' | 'pause' | 'save' | 'consoleLog' | 'serialConsole' | 'vnc' | 'screenshot' | 'volumes' | 'diskHotplug' | 'volumeDownload' | 'directKernel' | 'firmwareBios' | 'firmwareUefi' | 'firmwarePvgrub' | 'networks' | 'nicHotplug' | 'guestAgent' | 'events'>;
         }>;
     } | null;
     /**
@@ -1271,6 +1271,30 @@ export type VmAddress = {
     source: 'lease' | 'agent' | 'arp' | 'static';
 };
 
+/**
+ * The agent in the guest (qemu-guest-agent), and what it told; null as long as it is not connected. It is the guest's own word.
+ */
+export type VmAgent = {
+    /**
+     * `connected`: something in the guest has opened its end of the agent's channel. `disconnected`: nothing has, or the VM is off. `unsupported`: there is no such channel. `unknown`: its host is silent, or the VM was not seen yet.
+     */
+    state: 'connected' | 'disconnected' | 'unsupported' | 'unknown';
+    /**
+     * The guest's own host name.
+     */
+    hostName: string | null;
+    osName: string | null;
+    kernelRelease: string | null;
+    /**
+     * When the agent was asked what stands here.
+     */
+    observedAt: string | null;
+    /**
+     * Why the last question brought no answer; null: it did, or none was asked.
+     */
+    error: string | null;
+};
+
 export type VmAnswer = {
     vm: Vm;
     operation: Operation;
@@ -1443,6 +1467,7 @@ export type VmStatus = {
      */
     nics: Array<VmNicStatus>;
     addresses: Array<VmAddress>;
+    agent: VmAgent;
     conditions: Array<Condition>;
     /**
      * The actions that would do something now.
