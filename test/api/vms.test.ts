@@ -129,6 +129,7 @@ describe("creating a VM", () => {
     expect(ended.result).toEqual({
       power: "running",
       reason: SOME_TEXT,
+      agent: "disconnected",
       observedAt: SOME_TEXT,
     });
   });

@@ -82,7 +82,7 @@ describe("the conditions of a VM", () => {
     const paused = vm({ power: "paused", powerReason: "ioerror" });
     const told = (availableBytes: number) => {
       const diskPools = [{ pool: "default", availableBytes }];
-      return viewOf(paused, { images: [], nics: [], operations: [], host: ready, diskPools }).status
+      return viewOf(paused, { images: [], nics: [], agent: null, operations: [], host: ready, diskPools }).status
         .conditions;
     };
     expect(told(0)).toMatchObject([{ type: "DiskError", reason: "NoSpace", since: T1.toISOString() }]);
