@@ -13,14 +13,14 @@ const PATIENCE = 60;
  */
 export const DOMAIN_CHANGES = `
 # Sets domid, states and seconds of the domain, as 'xl list -v' shows them; all empty where there is none. One that is
-# dying is none. A name may hold spaces: the columns are counted back from the UUID.
+# dying is none, but is told, for it keeps its name. A name may hold spaces: the columns are counted back from the UUID.
 look() {
   list=$(run xl list -v </dev/null) || exit
-  domid='' states='' seconds=''
+  domid='' states='' seconds='' dying=''
   while read -r line; do
     case $line in *" $uuid "*) set -- \${line%" $uuid "*} ;; *) continue ;; esac
     shift $(($# - 5))
-    case $4 in *d) ;; *) domid=$1 states=$4 seconds=$5 ;; esac
+    case $4 in *d) dying=$1 ;; *) domid=$1 states=$4 seconds=$5 ;; esac
   done <<END
 $list
 END
@@ -92,6 +92,16 @@ parts() {
   done <"$home/domain.cfg"
 }
 
+# xl makes no second domain of a name while the first one dies, which takes until its memory is given back.
+buried() {
+  tries=0
+  while [ -n "$dying" ] && [ "$tries" -lt ${PATIENCE} ]; do
+    tries=$((tries + 1))
+    sleep 0.2
+    look
+  done
+}
+
 # Cuts the power; what was left of the domain is gone afterwards.
 destroy() {
   run xl destroy "$domid" </dev/null || {
@@ -105,6 +115,7 @@ destroy() {
     sleep 0.2
   done
   [ ! -e "$home/paused" ] || rm -f "$home/paused"
+  look
 }
 
 # After a start that failed: nothing half built is left.
@@ -117,12 +128,14 @@ undo_start() {
 
 # What it is created by is kept beside the definition, which can be replaced while it runs.
 create() {
+  buried
   show "$home/domain.json" >"$home/current.json" || exit 1
   run xl create "$home/domain.cfg" </dev/null || undo_start
 }
 
 # The memory is used up before the guest runs on: it must never be brought back to disks that have changed since.
 restore() {
+  buried
   run xl restore -p "$home/saved" </dev/null || undo_start
   rm -f "$home/saved"
   look

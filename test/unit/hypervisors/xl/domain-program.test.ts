@@ -290,6 +290,39 @@ describe("stopping", () => {
   });
 });
 
+describe("a domain that dies slowly", () => {
+  // Its daemon ends with the command, its pages are given back later, and until then it has its name.
+  beforeEach(() => {
+    xl.before(
+      "destroy",
+      'find_domain "$2"; read -r name uuid rest <"$state/$2"; : >"$here/no-daemon-$uuid"; change "$2" -----d\n' +
+        '(sleep 1; rm "$state/$2") >/dev/null 2>&1 &\nexit 0\n',
+    );
+    xl.before(
+      "create",
+      'if grep -qs "^$(sed -n \'s/^name = "\\(.*\\)"/\\1/p\' "$2") " "$state"/*; then\n' +
+        '  echo "Domain with name already exists" >&2; exit 3\nfi\n',
+    );
+  });
+
+  it("is reset all the same", async () => {
+    const { uuid } = await define();
+    await domains.changePower(host, "start", uuid, call);
+    await domains.changePower(host, "reset", uuid, call);
+    expect(xl.domains()).toEqual({ [uuid]: "2 -b----" });
+  });
+
+  it("is started again right after it was cut off", async () => {
+    const { uuid } = await define();
+    await domains.changePower(host, "start", uuid, call);
+    xl.before("destroy", 'change "$2" -----d\n(sleep 1; rm "$state/$2") >/dev/null 2>&1 &\nexit 0\n');
+    xl.endDaemon(uuid);
+    xl.set(uuid, "---s--");
+    await domains.changePower(host, "start", uuid, call);
+    expect(xl.domains()).toEqual({ [uuid]: "2 -b----" });
+  });
+});
+
 describe("saved memory", () => {
   it("is used up before the guest runs on", async () => {
     const made = await start();
