@@ -1,5 +1,10 @@
 import type { Tx } from "../db/transaction.ts";
-import type { AgentReport, HostInventory, ObservedDomain, ObservedVolume } from "../hypervisors/hypervisor.ts";
+import type {
+  AgentReport,
+  HostInventory,
+  ObservedDomain,
+  ObservedVolume,
+} from "../hypervisors/hypervisor.ts";
 import type { HostId, InstallationId } from "../lib/ids.ts";
 
 /** What the layer of VMs makes of what was seen of a host; called in the transaction that records it. */

@@ -47,7 +47,14 @@ function vm(overrides: Partial<VmRecord> = {}): VmRecord {
 const ready = { ready: true, inventoryAt: T2, error: null, since: T2 };
 
 function conditionsOf(record: VmRecord, host: VmSurroundings["host"] = ready): string[] {
-  const { status } = viewOf(record, { images: [], nics: [], operations: [], agent: null, host, diskPools: [] });
+  const { status } = viewOf(record, {
+    images: [],
+    nics: [],
+    operations: [],
+    agent: null,
+    host,
+    diskPools: [],
+  });
   return status.conditions.map(({ type, reason }) => `${type} ${reason}`);
 }
 
@@ -82,8 +89,8 @@ describe("the conditions of a VM", () => {
     const paused = vm({ power: "paused", powerReason: "ioerror" });
     const told = (availableBytes: number) => {
       const diskPools = [{ pool: "default", availableBytes }];
-      return viewOf(paused, { images: [], nics: [], agent: null, operations: [], host: ready, diskPools }).status
-        .conditions;
+      return viewOf(paused, { images: [], nics: [], agent: null, operations: [], host: ready, diskPools })
+        .status.conditions;
     };
     expect(told(0)).toMatchObject([{ type: "DiskError", reason: "NoSpace", since: T1.toISOString() }]);
     expect(told(0)[0]?.message).toContain('pool "default" had 0.00 GiB free');
@@ -114,7 +121,8 @@ describe("the conditions of a VM", () => {
 
 describe("when a VM was last seen", () => {
   const seenAt = (record: VmRecord, host: VmSurroundings["host"]) =>
-    viewOf(record, { images: [], nics: [], operations: [], agent: null, host, diskPools: [] }).status.observedAt;
+    viewOf(record, { images: [], nics: [], operations: [], agent: null, host, diskPools: [] }).status
+      .observedAt;
 
   test("is when a complete inventory of a live host confirmed it", () => {
     expect(seenAt(vm(), ready)).toBe(T2.toISOString());
