@@ -232,9 +232,24 @@ break_save() {
   done 2>/dev/null
 }
 
+# Ends what would bring the guest back: a restart that takes longer than one waits for it.
+give_up_restart() {
+  for line in $(grep -slzE "^$home/(domain[.]cfg|saved)\$" /proc/[0-9]*/cmdline); do
+    line=\${line#/proc/}
+    kill "\${line%/cmdline}"
+  done 2>/dev/null
+  tries=0
+  while served && [ "$tries" -lt ${PATIENCE} ]; do
+    tries=$((tries + 1))
+    sleep 0.2
+  done
+  look
+}
+
 change_off() {
   own
   settle
+  ! passing || give_up_restart
   [ -z "$domid" ] || destroy
   [ ! -e "$home/saved" ] && [ ! -e "$home/saved.part" ] || rm -f "$home/saved" "$home/saved.part"
 }
@@ -243,6 +258,7 @@ change_off() {
 change_remove() {
   own
   settle
+  ! passing || stop ${DOMAIN_STATUS.busy} 'the domain is in the middle of a restart that does not come to its end'
   ! is_on || stop ${DOMAIN_STATUS.invalidState} 'the domain is on; it must be off to be removed'
   [ -z "$domid" ] || destroy
   rm -f "$home"/saved* "$home"/paused "$home"/*.part "$home"/console "$home"/current.json "$home/domain.cfg" \\

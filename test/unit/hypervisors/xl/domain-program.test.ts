@@ -31,7 +31,7 @@ let xl: FakeXl;
 let host: HostContext;
 const changed: string[] = [];
 
-const call: Call = { signal: new AbortController().signal, timeoutMs: 30_000, beforeSend: () => undefined };
+const call: Call = { signal: new AbortController().signal, timeoutMs: 60_000, beforeSend: () => undefined };
 
 beforeEach(async () => {
   root = mkdtempSync(join(tmpdir(), "drover-xl-domains-"));
@@ -277,6 +277,17 @@ describe("stopping", () => {
     await change("off", made);
     expect(xl.domains()).toEqual({});
     expect(xl.calls().at(-1)).toBe("destroy 2");
+  });
+
+  it("ends a restart that does not come to its end, so that nothing comes back behind it", async () => {
+    const made = await start();
+    const daemon = spawn("sh", ["-c", "sleep 90; true", "xl", home(made, "domain.cfg")], { detached: true });
+    const ended = new Promise((resolve) => daemon.once("exit", (_code, signal) => resolve(signal)));
+    xl.set(made.uuid, null);
+    await change("off", made);
+    expect(await ended).toBe("SIGTERM");
+    await domains.remove(host, made.uuid, call);
+    expect(existsSync(home(made, "domain.json"))).toBe(false);
   });
 
   it("removes a crashed domain with what is left of it, and refuses one that is on", async () => {
