@@ -188,6 +188,8 @@ async function query<Row extends pg.QueryResultRow>(
   values: string[] = [],
 ): Promise<readonly Row[]> {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+  // A server that dies between an answer and the end would otherwise end this process too.
+  client.on("error", () => undefined);
   try {
     await client.connect();
     return (await client.query<Row>(sql, values)).rows;
