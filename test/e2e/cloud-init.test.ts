@@ -1,9 +1,8 @@
-import { openAsBlob } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
-import { createSshKey, getVmConsoleLog, uploadImage } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
+import { createSshKey, getVmConsoleLog } from "../../openapi/sdk/index.ts";
 import { FaultScene, PATIENCE } from "../fixtures/fault-scene.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok, startTestService, type TestService } from "../fixtures/service.ts";
 import { publicKey } from "../fixtures/ssh-keys.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
@@ -20,22 +19,13 @@ beforeAll(async () => {
   [service, host] = await Promise.all([startTestService(), startKvmHost()]);
   scene = new FaultScene(service.client);
   await scene.addHost("local", host);
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await ok(uploadImage({ client: service.client, path: { image }, query: { kind }, body }));
-  }
+  await uploadGuest(service.client);
 }, 180_000);
 
 afterAll(async () => {
   await service.stop();
   await host.stop();
 }, 120_000);
-
-const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
 
 async function consoleOf(vm: string): Promise<string> {
   return String((await getVmConsoleLog({ client: service.client, path: { vm }, parseAs: "text" })).data);
@@ -56,7 +46,7 @@ it("is seen in the guest with what was asked, cannot be written there, and goes 
     userData: `#!/bin/sh\n${"# as it is, ü\r\n".repeat(2000)}`,
     networkConfig: "version: 2\nethernets: {eth0: {dhcp4: true}}\n",
   };
-  const vm = await scene.addVm("seen", "local", { memoryMib: 192, boot, cloudInit });
+  const vm = await scene.addVm("seen", "local", { memoryMib: 192, boot: GUEST_BOOT, cloudInit });
   await expect.poll(() => consoleOf("seen"), PATIENCE).toContain("vendor-data");
   const log = await consoleOf("seen");
   expect(log).toContain(`DROVER-SEED ${vm.id} seen.example`);
@@ -73,7 +63,7 @@ it("is seen in the guest with what was asked, cannot be written there, and goes 
 });
 
 it("is not there for a VM that asked for none", async () => {
-  await scene.addVm("unseeded", "local", { memoryMib: 192, boot });
+  await scene.addVm("unseeded", "local", { memoryMib: 192, boot: GUEST_BOOT });
   await expect.poll(() => consoleOf("unseeded"), PATIENCE).toContain("DROVER-GUEST-UP");
   await expect.poll(() => consoleOf("unseeded"), PATIENCE).toContain("Please press Enter");
   expect(await consoleOf("unseeded")).not.toContain("DROVER-SEED");

@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { openAsBlob } from "node:fs";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import {
@@ -8,11 +7,10 @@ import {
   type OpenConsole,
   openVmConsole,
   registerHost,
-  uploadImage,
 } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
 import { startApi, type TestApi } from "../fixtures/api.ts";
 import { startBrowser } from "../fixtures/browser.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 
@@ -28,20 +26,12 @@ let browser: Browser;
 beforeAll(async () => {
   [api, host, browser] = await Promise.all([startApi(), startKvmHost({ ssh: true }), startBrowser()]);
   const { client } = api;
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await uploadImage({ client, throwOnError: true, path: { image }, query: { kind }, body });
-  }
+  await uploadGuest(client);
   const { ssh } = host.credentials;
   if (ssh === undefined || host.sshUri === undefined) throw new Error("the host has no sshd");
   const body = { name: "kvm", uri: host.sshUri, accelerator: "tcg" as const, credentials: { ssh } };
   await registerHost({ client, throwOnError: true, body, query: { wait: 30 } });
-  const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
-  const spec = { cpu: { count: 1 }, memoryMib: 192, boot, placement: { host: "kvm" } };
+  const spec = { cpu: { count: 1 }, memoryMib: 192, boot: GUEST_BOOT, placement: { host: "kvm" } };
   const { operation } = await ok(createVm({ client, query: { wait: 60 }, body: { name: VM, spec } }));
   expect(operation.error).toBeNull();
 }, 240_000);

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { openAsBlob, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { getVmConsoleLog, listHostDomains, uploadImage } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
+import { getVmConsoleLog, listHostDomains } from "../../openapi/sdk/index.ts";
 import { domainOf, FaultScene, PATIENCE } from "../fixtures/fault-scene.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok, startTestService, type TestService } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 
@@ -69,16 +69,8 @@ describe("behind our back", () => {
   });
 
   it("a guest is shut down", async () => {
-    const { kernel, initrd } = await buildGuestImage();
-    for (const [image, kind, file] of [
-      ["kernel", "kernel", kernel],
-      ["initrd", "initrd", initrd],
-    ] as const) {
-      const body = await openAsBlob(file);
-      await ok(uploadImage({ client: scene.client, path: { image }, query: { kind }, body }));
-    }
-    const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
-    const vm = await scene.addVm("obedient", "local", { memoryMib: 192, boot });
+    await uploadGuest(scene.client);
+    const vm = await scene.addVm("obedient", "local", { memoryMib: 192, boot: GUEST_BOOT });
     const path = { vm: "obedient" };
     const readLog = async () => (await getVmConsoleLog({ client: scene.client, path, parseAs: "text" })).data;
     await expect.poll(readLog, PATIENCE).toContain("DROVER-GUEST-UP");

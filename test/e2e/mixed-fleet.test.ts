@@ -1,4 +1,3 @@
-import { openAsBlob } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -8,11 +7,10 @@ import {
   listVms,
   registerHost,
   updateHost,
-  uploadImage,
   type Vm,
 } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
 import { startApi, type TestApi } from "../fixtures/api.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 import { startXenHost, type XenRigHost } from "../rigs/xen/xen-host.ts";
@@ -29,14 +27,7 @@ let xen: XenRigHost;
 beforeAll(async () => {
   [api, kvm, xen] = await Promise.all([startApi(), startKvmHost(), startXenHost()]);
   const { client } = api;
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await ok(uploadImage({ client, path: { image }, query: { kind }, body }));
-  }
+  await uploadGuest(client);
   const { privateKey, knownHosts } = xen;
   const hosts = [
     { name: "k1", uri: kvm.uri, accelerator: "tcg" as const },
@@ -140,11 +131,16 @@ async function walk(name: string): Promise<Seen[]> {
 describe("a fleet of KVM and Xen", { timeout: 6 * PATIENCE_MS }, () => {
   it("takes VMs that name no hypervisor on both, and does the same to both", async () => {
     const { client } = api;
-    const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
     const nics = [{ name: "eth0", network: "default" }];
     const names = Array.from({ length: VM_COUNT }, (_, index) => `vm-${index}`);
     for (const name of names) {
-      const spec = { cpu: { count: 1 }, memoryMib: MEMORY_MIB, boot, nics, runPolicy: "stopped" as const };
+      const spec = {
+        cpu: { count: 1 },
+        memoryMib: MEMORY_MIB,
+        boot: GUEST_BOOT,
+        nics,
+        runPolicy: "stopped" as const,
+      };
       const { operation } = await ok(createVm({ client, body: { name, spec }, query: { wait: 60 } }));
       await waitFor(`${name} to be made`, async () =>
         (await vm(name)).status.phase === "ready" ? true : null,

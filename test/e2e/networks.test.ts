@@ -1,4 +1,3 @@
-import { openAsBlob } from "node:fs";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import {
   attachVmNic,
@@ -6,12 +5,11 @@ import {
   deleteNetwork,
   detachVmNic,
   openVmConsole,
-  uploadImage,
   type Vm,
 } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
 import { type ConsoleClient, connectConsole } from "../fixtures/console-client.ts";
 import { FaultScene, PATIENCE } from "../fixtures/fault-scene.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok, startTestService, type TestService } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 
@@ -29,14 +27,7 @@ beforeAll(async () => {
   [service, host] = await Promise.all([startTestService(), startKvmHost()]);
   scene = new FaultScene(service.client);
   await scene.addHost("local", host);
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await ok(uploadImage({ client: service.client, path: { image }, query: { kind }, body }));
-  }
+  await uploadGuest(service.client);
   const body = { name: NETWORK, kind: "isolated" as const, ipv4: { cidr: "10.88.0.0/24" } };
   await ok(createNetwork({ client: service.client, body }));
 }, 300_000);
@@ -47,11 +38,9 @@ afterAll(async () => {
   await host.stop();
 }, 120_000);
 
-const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
-
 function addGuest(name: string, nic: { readonly allowSpoofing?: boolean } = {}): Promise<Vm> {
   const nics = [{ name: "eth0", network: NETWORK, ...nic }];
-  return scene.addVm(name, "local", { memoryMib: 128, boot, disks: [], nics });
+  return scene.addVm(name, "local", { memoryMib: 128, boot: GUEST_BOOT, disks: [], nics });
 }
 
 let commands = 0;

@@ -1,4 +1,3 @@
-import { openAsBlob } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -9,10 +8,9 @@ import {
   getVmConsoleLog,
   type HostCredentials,
   registerHost,
-  uploadImage,
 } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
 import { startApi, type TestApi } from "../fixtures/api.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 
 let api: TestApi;
@@ -21,14 +19,7 @@ let host: KvmHost;
 beforeAll(async () => {
   api = await startApi();
   host = await startKvmHost({ ssh: true, tls: true });
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await uploadImage({ client: api.client, throwOnError: true, path: { image }, query: { kind }, body });
-  }
+  await uploadGuest(api.client);
 }, 180_000);
 
 afterAll(async () => {
@@ -54,12 +45,14 @@ function given<T>(credentials: T | undefined): T {
 async function runGuest(on: string): Promise<void> {
   const { client } = api;
   const vm = `guest-on-${on}`;
-  const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
   const { data } = await createVm({
     client,
     throwOnError: true,
     query: { wait: 60 },
-    body: { name: vm, spec: { cpu: { count: 1 }, memoryMib: 192, boot, placement: { host: on } } },
+    body: {
+      name: vm,
+      spec: { cpu: { count: 1 }, memoryMib: 192, boot: GUEST_BOOT, placement: { host: on } },
+    },
   });
   expect(data.operation.state).toBe("succeeded");
   const brought = data.operation.steps.find(({ name }) => name === "bring-boot-files")?.progress;

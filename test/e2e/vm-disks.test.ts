@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { openAsBlob } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import {
@@ -14,8 +13,9 @@ import {
   resizeVolume,
   uploadImage,
 } from "../../openapi/sdk/index.ts";
-import { buildGuestImage, GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
+import { GUEST_KERNEL_ARGS } from "../../src/setup/guest-image.mjs";
 import { FaultScene, PATIENCE } from "../fixtures/fault-scene.ts";
+import { GUEST_BOOT, uploadGuest } from "../fixtures/guest-boot.ts";
 import { ok, startTestService, type TestService } from "../fixtures/service.ts";
 import { type KvmHost, startKvmHost } from "../rigs/kvm/kvm-host.ts";
 
@@ -33,22 +33,13 @@ beforeAll(async () => {
   [service, host] = await Promise.all([startTestService(), startKvmHost()]);
   scene = new FaultScene(service.client);
   await scene.addHost("local", host);
-  const { kernel, initrd } = await buildGuestImage();
-  for (const [image, kind, file] of [
-    ["kernel", "kernel", kernel],
-    ["initrd", "initrd", initrd],
-  ] as const) {
-    const body = await openAsBlob(file);
-    await ok(uploadImage({ client: scene.client, path: { image }, query: { kind }, body }));
-  }
+  await uploadGuest(scene.client);
 }, 600_000);
 
 afterAll(async () => {
   await service.stop();
   await host.stop();
 }, 120_000);
-
-const boot = { kernel: "kernel", initrd: "initrd", commandLine: GUEST_KERNEL_ARGS };
 
 async function logOf(vm: string): Promise<string> {
   const query = { maxBytes: 1_000_000 };
@@ -77,7 +68,7 @@ async function succeeded(
 describe("a guest that runs", () => {
   it("sees disks that come, grow and go, and has after a restart what it had before", async () => {
     const { client } = scene;
-    const vm = await scene.addVm("seer", "local", { memoryMib: 128, boot });
+    const vm = await scene.addVm("seer", "local", { memoryMib: 128, boot: GUEST_BOOT });
     await untilSeen("seer", { root: GIB_IN_SECTORS });
     await succeeded(createVolume({ client, body: { name: "data-1", host: "local", sizeGib: 2 } }));
     const path = { vm: "seer" };
@@ -121,7 +112,7 @@ describe("a guest that runs", () => {
       .poll(async () => (await ok(listPools({ client, query: { name: "small" } }))).items.length, PATIENCE)
       .toBe(1);
     const commandLine = `${GUEST_KERNEL_ARGS} drover.fill=vdb`;
-    const spec = { memoryMib: 128, boot: { ...boot, commandLine }, runPolicy: "stopped" as const };
+    const spec = { memoryMib: 128, boot: { ...GUEST_BOOT, commandLine }, runPolicy: "stopped" as const };
     const made = await ok(scene.askForVm("filler", "local", spec));
     expect(await scene.end(made.operation)).toMatchObject({ state: "succeeded" });
     await succeeded(
@@ -150,7 +141,7 @@ describe("a guest that runs", () => {
     const query = { kind: "disk" as const };
     await ok(uploadImage({ client, path: { image: "bytes" }, query, body: new Blob([content]) }));
     const disks = [{ name: "root", image: "bytes" }];
-    await scene.addVm("writer", "local", { memoryMib: 128, boot, disks });
+    await scene.addVm("writer", "local", { memoryMib: 128, boot: GUEST_BOOT, disks });
     const { items } = await ok(listVolumes({ client, query: { vm: "writer" } }));
     const id = items.find(({ role }) => role === "disk")?.id ?? "";
     const download = () =>
@@ -171,7 +162,7 @@ describe("a guest that runs", () => {
     // Neither ACPI nor the ports themselves tell this guest of anything.
     const commandLine = `${GUEST_KERNEL_ARGS} acpi=off pci=noacpi pcie_ports=compat`;
     const vm = await scene.addVm("deaf", "local", {
-      ...{ memoryMib: 128, boot: { ...boot, commandLine } },
+      ...{ memoryMib: 128, boot: { ...GUEST_BOOT, commandLine } },
       disks: [
         { name: "root", sizeGib: 1 },
         { name: "data", sizeGib: 1 },

@@ -79,7 +79,7 @@ export class HostLink implements XlHost {
     return await this.#change("domain", [change, uuid, ...args], call, limitSeconds, input);
   }
 
-  /** What the host program tells of `what`, in sections; see domain-program.ts and parse-sections.ts. */
+  /** What the host program tells of `what`, in sections; see domain-reads-program.ts and parse-sections.ts. */
   async tell(
     what: "domains" | "resources" | "host" | "screen",
     args: readonly string[],
@@ -112,7 +112,7 @@ export class HostLink implements XlHost {
     return this.#start("watch", [], true);
   }
 
-  /** A guest's serial console, for as long as the stream is open; see domain-program.ts. */
+  /** A guest's serial console, for as long as the stream is open; see domain-reads-program.ts. */
   async openConsole(uuid: string, force: boolean, call: Call): Promise<Duplex> {
     const { runner } = this.#options;
     const limit = new CallLimit(call, runner.over);

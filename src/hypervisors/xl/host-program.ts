@@ -1,4 +1,5 @@
-import { DOMAIN_CHANGES, DOMAIN_CONSOLES, DOMAIN_READS } from "./domain-program.ts";
+import { DOMAIN_CHANGES } from "./domain-program.ts";
+import { DOMAIN_CONSOLES, DOMAIN_READS } from "./domain-reads-program.ts";
 import { BEGAN_WORD, HOST_STATUS } from "./host-status.ts";
 
 /** First line of stdout of a change and of a console. */

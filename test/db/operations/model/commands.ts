@@ -162,6 +162,7 @@ const retry = picked.map((pick) =>
     async (operation, model, real) => {
       const { engine } = real.stage;
       await engine.db.transaction((tx) => retryOperation(tx, engine.kinds, real.idOf(operation.key)));
+      // The API's own action: what an operation that needs attention is sent on with.
       model.retry(operation);
     },
   ),
